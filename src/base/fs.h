@@ -37,7 +37,7 @@ void au_map_close(au_map *m);
 
 /* Atomic write: begin makes "<dir>/.<base>.<random>.tmp" beside the target, write appends, commit
  * fsyncs the file, renames it and fsyncs the folder, abort removes it. `replace` false: commit fails with
- * AU_EXISTS if the target exists (link + unlink, no race). The file may be seeked through fd. abort after
+ * AU_EXISTS if the target exists (no race). The file may be seeked through fd. abort after
  * commit, or on a zeroed struct, does nothing. */
 typedef struct au_atomic_file {
     int fd;
