@@ -12,6 +12,9 @@ typedef struct au_pool au_pool;
 
 /* Physical cores in this process's affinity mask, limited by the cgroup's CPU quota; at least 1. */
 int au_threads_default(void);
+/* The cgroup's CPU quota in whole threads (v2 and v1, the groups above included), at least 1; 0 for no limit. `root` goes before
+ * /proc and /sys: "" but in tests. */
+int au_threads_quota(const char *root);
 
 /* n_threads >= 1 counts the caller. One owner thread uses the pool. */
 AU_MUST_CHECK au_status au_pool_new(au_pool **out, int n_threads, au_err *err);
