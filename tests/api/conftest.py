@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: MIT
+"""Fixtures: servers with a model, shared where a test only asks, own where a test breaks things."""
+import pytest
+
+import harness
+from harness import Server
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        item.add_marker(pytest.mark.quick)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def what_is_tested():
+    """Without these nothing here means anything, so their absence is a failure and not a skip."""
+    assert harness.BIN.is_file(), f"no binary {harness.BIN} (set AULOS_BIN)"
+    assert (harness.MODEL / "config.json").is_file(), f"no model {harness.MODEL} (set AULOS_MODEL)"
+
+
+@pytest.fixture
+def make_server(tmp_path):
+    """Starts servers; what a test has not stopped is stopped gracefully, and nothing may be left."""
+    made = []
+
+    def make(*args, data=None, **kw):
+        server = Server(data or tmp_path / f"data{len(made)}", *args, **kw)
+        made.append(server)
+        return server.start()
+
+    yield make
+    problems = []
+    for server in reversed(made):
+        try:
+            if server.process is not None and server.process.poll() is None:
+                server.stop()
+        except AssertionError as problem:
+            problems.append(str(problem))
+        finally:
+            server.kill()
+    assert not problems, problems
+
+
+@pytest.fixture(scope="session")
+def live(tmp_path_factory):
+    """A server with one worker, shared by the tests that only submit, look and listen."""
+    server = Server(tmp_path_factory.mktemp("live") / "data").start()
+    yield server
+    try:
+        for state in ("queued", "processing"):
+            for job in server.all(f"/v1/jobs?state={state}&limit=100"):
+                server.cancel(job)
+        harness.wait_until(lambda: all(j["state"] in harness.FINAL for j in server.all("/v1/jobs?limit=100")), 60,
+                           "the shared server to come to rest")
+        harness.check_invariants(server)
+        assert server.stop() == 0
+    finally:
+        server.kill()
+
+
+@pytest.fixture(scope="session")
+def api(tmp_path_factory):
+    """A server without a worker: jobs stay queued, so what is said of them does not change underneath."""
+    server = Server(tmp_path_factory.mktemp("api") / "data", workers=0).start()
+    yield server
+    try:
+        assert server.stop() == 0
+    finally:
+        server.kill()
+
+
+@pytest.fixture(scope="session")
+def clip(live):
+    """One finished sample on the shared server: (sample, its bytes)."""
+    job = live.run(prompt="a calm piano melody", duration_s=0.5, seed=11, num_samples=1)
+    sample = live.samples_of(job)[0]
+    return sample, live.audio(sample)
