@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from running import Runner, run_case
 from specs import MIN_GAP, SEED
 
+
 def tidy(path):
     """peft adds a model card, and writes the target modules in the chance order of a set."""
     readme = os.path.join(path, "README.md")

@@ -120,7 +120,7 @@ CASES = {
     ],
     "mono-f16-t5vocab": [
         ("plain", dict(frames=300)), ("no-guidance", dict(frames=300, guidance=1.0)),
-        ("unicode", dict(prompt="Müsik für Élise – “größer” ﬂute ② 電子音楽 👩‍🎤 {x}", frames=80)),
+        ("unicode", dict(prompt="Müsik für Élise – “größer” ﬂute ② 電子音楽 👩\u200d🎤 {x}", frames=80)),
         ("long-prompt", dict(prompt="LONG", frames=80)),
     ],
     "mono-f32-bin": [("plain", dict(frames=300))],
