@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: MIT */
+/* A safetensors file: every tensor that is accepted must be readable from its first to its last
+ * byte. */
+#include "tensor/tensor.h"
+
+static volatile unsigned char sink;
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    au_tensor_set *set;
+    if (au_safetensors_from_memory(&set, data, size, "fuzz", NULL) != AU_OK)
+        return 0;
+    for (size_t i = 0; i < au_tensor_set_count(set); i++) {
+        const au_tensor *t = au_tensor_set_at(set, i);
+        AU_ASSERT(t->bytes == (size_t)au_tensor_elements(t) * au_dtype_bytes(t->dtype));
+        for (size_t k = 0; k < t->bytes; k++)
+            sink = ((const unsigned char *)t->data)[k];
+    }
+    au_tensor_set_close(&set);
+    return 0;
+}
