@@ -1,0 +1,498 @@
+/* SPDX-License-Identifier: MIT */
+/* One connection: reads a head, checks it, reads a body, calls the handler, sends the reply, and
+ * begins again. All of it on the connection's loop thread.
+ *
+ * Everything that can be refused before the body is read is refused then (route, host, origin,
+ * length, type), and such a connection ends after the reply, since what follows on it is the body.
+ * Deadlines are absolute, so a client that sends a byte now and then gains nothing. Framing is
+ * strict (http1.c), which is why this is not left to a library that repairs requests silently and
+ * words its own error pages. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "http/internal.h"
+
+enum {
+    INPUT_FIRST_BYTES = 4096,
+    INPUT_MAX_BYTES = AU_HTTP_HEAD_MAX + 1,
+    LINGER_MS = 2000,
+    BODY_BYTES_PER_MS = 16, /* the slowest average at which a body may arrive */
+    DISCARD_PER_EVENT = 16,
+};
+
+typedef enum step { STEP_GO, STEP_BLOCKED, STEP_CLOSED } step;
+
+void au_http_conn_set_deadline(au_http_conn *c, int64_t deadline_ms)
+{
+    c->deadline_ms = deadline_ms;
+    if (deadline_ms < c->loop->next_check_ms)
+        c->loop->next_check_ms = deadline_ms;
+}
+
+static void set_events(au_http_conn *c, uint32_t events)
+{
+    if (events == c->events || c->peer_gone)
+        return;
+    struct epoll_event ev = {.events = events, .data.ptr = c};
+    if (epoll_ctl(c->loop->epoll_fd, EPOLL_CTL_MOD, c->fd, &ev) == 0)
+        c->events = events;
+}
+
+au_http_conn *au_http_conn_new(au_http_loop *loop, int fd)
+{
+    au_http_conn *c = calloc(1, sizeof *c);
+    if (!c)
+        return NULL;
+    c->loop = loop;
+    c->fd = fd;
+    c->is_new = true;
+    c->deadline_ms = INT64_MAX;
+    return c;
+}
+
+static void begin_head(au_http_conn *c)
+{
+    const au_http_config *config = &c->loop->server->config;
+    int64_t now = au_mono_ms();
+    au_http_request_init(&c->rq, c);
+    c->state = CONN_HEAD;
+    c->scanned = 0;
+    c->close_after = false;
+    au_http_conn_set_deadline(
+        c, now + (c->in_len ? config->header_timeout_ms : config->idle_timeout_ms));
+}
+
+static void drive(au_http_conn *c);
+
+void au_http_conn_start(au_http_conn *c)
+{
+    au_http_loop *loop = c->loop;
+    c->is_new = false;
+    c->next = loop->conns;
+    if (c->next)
+        c->next->prev = c;
+    loop->conns = c;
+    begin_head(c);
+    /* A client that connects and says nothing is not worth more than one that is slow to speak. */
+    au_http_conn_set_deadline(c, au_mono_ms() + loop->server->config.header_timeout_ms);
+    struct epoll_event ev = {.events = EPOLLIN, .data.ptr = c};
+    c->events = EPOLLIN;
+    if (epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, c->fd, &ev) != 0) {
+        au_http_conn_close(c);
+        return;
+    }
+    drive(c);
+}
+
+static void end_request(au_http_conn *c)
+{
+    if (c->rq.active)
+        atomic_fetch_sub(&c->loop->server->n_active, 1);
+    au_http_request_deinit(&c->rq);
+}
+
+void au_http_conn_close(au_http_conn *c)
+{
+    AU_ASSERT(c->state != CONN_WAIT);
+    au_http_loop *loop = c->loop;
+    if (c->prev)
+        c->prev->next = c->next;
+    else
+        loop->conns = c->next;
+    if (c->next)
+        c->next->prev = c->prev;
+    end_request(c);
+    close(c->fd);
+    atomic_fetch_sub(&loop->server->n_conns, 1);
+    free(c->in);
+    free(c);
+}
+
+static void consume(au_http_conn *c, size_t n)
+{
+    memmove(c->in, c->in + n, c->in_len - n);
+    c->in_len -= n;
+}
+
+/* Reads more into `in`. BLOCKED: nothing there yet. */
+static step receive(au_http_conn *c)
+{
+    if (c->in_len == c->in_cap) {
+        size_t cap = c->in_cap ? c->in_cap * 2 : INPUT_FIRST_BYTES;
+        if (cap > INPUT_MAX_BYTES)
+            cap = INPUT_MAX_BYTES;
+        char *in = realloc(c->in, cap);
+        if (!in)
+            return STEP_CLOSED;
+        c->in = in;
+        c->in_cap = cap;
+    }
+    ssize_t n = recv(c->fd, c->in + c->in_len, c->in_cap - c->in_len, 0);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
+        set_events(c, EPOLLIN);
+        return STEP_BLOCKED;
+    }
+    if (n <= 0)
+        return STEP_CLOSED;
+    c->in_len += (size_t)n;
+    return STEP_GO;
+}
+
+static step begin_write(au_http_conn *c)
+{
+    au_http_server *server = c->loop->server;
+    AU_ASSERT(c->rq.res.set);
+    if (!c->rq.head.keep_alive || atomic_load(&server->phase) != SERVER_RUN)
+        c->close_after = true;
+    if (!au_http_response_prepare(&c->rq, !c->close_after))
+        return STEP_CLOSED;
+    c->state = CONN_WRITE;
+    au_http_conn_set_deadline(c, au_mono_ms() + server->config.idle_timeout_ms);
+    return STEP_GO;
+}
+
+/* Answers with a problem and ends the connection: what follows on it cannot be trusted, or is a
+ * body that nobody reads. */
+static step refuse(au_http_conn *c, au_problem problem, const char *detail)
+{
+    c->close_after = true;
+    au_http_problem(&c->rq, problem, "%s", detail);
+    return begin_write(c);
+}
+
+static step run_handler(au_http_conn *c, au_http_handler handler)
+{
+    au_log_context("req", c->rq.id);
+    au_http_result result = handler(&c->rq);
+    au_log_context("req", NULL);
+    switch (result) {
+    case AU_HTTP_DONE:
+        return begin_write(c);
+    case AU_HTTP_AGAIN:
+        /* au_http_again set handler and deadline. A request that has nothing to read notices a
+         * client that leaves. */
+        c->state = CONN_AGAIN;
+        set_events(c, EPOLLRDHUP);
+        return STEP_BLOCKED;
+    case AU_HTTP_PENDING:
+        break;
+    }
+    c->state = CONN_WAIT;
+    c->deadline_ms = INT64_MAX;
+    return STEP_BLOCKED;
+}
+
+static bool is_json_type(const char *type)
+{
+    static const char json[] = "application/json";
+    size_t n = strcspn(type, "; \t");
+    if (n != sizeof json - 1 || strncasecmp(type, json, n) != 0)
+        return false;
+    const char *p = type + n;
+    while (*p) {
+        p += strspn(p, "; \t");
+        if (strncasecmp(p, "charset=", 8) == 0) {
+            const char *charset = p + 8;
+            size_t quote = *charset == '"';
+            if (strncasecmp(charset + quote, "utf-8", 5) != 0)
+                return false;
+            p = charset + quote + 5 + quote;
+            if (*p && !strchr("; \t", *p))
+                return false;
+        } else {
+            p += strcspn(p, ";");
+        }
+    }
+    return true;
+}
+
+/* Everything that can be refused before the body is read. */
+static au_problem check_head(au_http_conn *c, const char **detail)
+{
+    au_http_request *rq = &c->rq;
+    au_http_server *server = c->loop->server;
+    const au_http_head *head = &rq->head;
+    if (c->overflow) {
+        *detail = "too many connections";
+        au_http_set_header(rq, "Retry-After", "1");
+        return AU_PROBLEM_UNAVAILABLE;
+    }
+    if (head->host && !au_http_authority_valid(head->host)) {
+        *detail = "Host is not a host name with an optional port";
+        return AU_PROBLEM_BAD_REQUEST;
+    }
+    if (head->host && !au_http_guard_host(&server->guard, head->host)) {
+        *detail =
+            "Host is neither the address listened on, nor loopback, nor one of the allowed hosts";
+        return AU_PROBLEM_MISDIRECTED;
+    }
+    au_problem p =
+        au_http_route_find(&rq->match, server->config.routes, &rq->arena, head->method, head->path);
+    if (p) {
+        if (p == AU_PROBLEM_METHOD_NOT_ALLOWED)
+            au_http_set_header(rq, "Allow", "%s", rq->match.allow);
+        *detail = p == AU_PROBLEM_NOT_FOUND            ? "nothing is at this path"
+                  : p == AU_PROBLEM_METHOD_NOT_ALLOWED ? "the path does not take this method"
+                  : p == AU_PROBLEM_NOT_IMPLEMENTED
+                      ? "the method is not one of HTTP that is served here"
+                      : "the path holds an escape that cannot be decoded";
+        return p;
+    }
+    bool unsafe = strcmp(head->method, "GET") != 0 && strcmp(head->method, "HEAD") != 0;
+    if (unsafe && !au_http_guard_origin(&server->guard, head->host, au_http_header(rq, "origin"),
+                                        au_http_header(rq, "sec-fetch-site"))) {
+        *detail = "Origin or Sec-Fetch-Site names a foreign site";
+        return AU_PROBLEM_FORBIDDEN_ORIGIN;
+    }
+    bool has_body = head->chunked || head->length > 0;
+    if (has_body && head->length > server->config.max_body_bytes) {
+        *detail = "the body is larger than this server takes";
+        return AU_PROBLEM_TOO_LARGE;
+    }
+    const char *encoding = au_http_header(rq, "content-encoding");
+    const char *type = au_http_header(rq, "content-type");
+    if (has_body && encoding && strcasecmp(encoding, "identity") != 0) {
+        *detail = "Content-Encoding is not supported";
+        return AU_PROBLEM_MEDIA_TYPE;
+    }
+    if (has_body && (rq->match.route->flags & AU_ROUTE_JSON) && (!type || !is_json_type(type))) {
+        *detail = "Content-Type is not application/json";
+        return AU_PROBLEM_MEDIA_TYPE;
+    }
+    return AU_PROBLEM_NONE;
+}
+
+static void set_body_deadline(au_http_conn *c)
+{
+    int64_t paid = (int64_t)(c->body_received / BODY_BYTES_PER_MS);
+    au_http_conn_set_deadline(c, c->body_started_ms + c->loop->server->config.header_timeout_ms +
+                                     paid);
+}
+
+static step begin_request(au_http_conn *c, size_t head_len)
+{
+    au_http_request *rq = &c->rq;
+    au_http_server *server = c->loop->server;
+    const char *detail = "";
+    rq->started_ms = au_mono_ms();
+    rq->started_ns = au_mono_ns();
+    rq->active = true;
+    atomic_fetch_add(&server->n_active, 1);
+    au_problem p = au_http1_parse(&rq->head, &rq->arena, c->in, head_len, &detail);
+    consume(c, head_len);
+    if (!p)
+        p = check_head(c, &detail);
+    if (p) {
+        /* Where the head is sound and no body follows, the connection may stay. */
+        if (rq->match.allow[0] || p == AU_PROBLEM_NOT_FOUND || p == AU_PROBLEM_FORBIDDEN_ORIGIN)
+            c->close_after = rq->head.chunked || rq->head.length > 0;
+        else
+            c->close_after = true;
+        au_http_problem(rq, p, "%s", detail);
+        return begin_write(c);
+    }
+    if (!rq->head.chunked && rq->head.length == 0)
+        return run_handler(c, rq->match.route->handler);
+    c->state = CONN_BODY;
+    c->body_left = rq->head.length;
+    c->body_received = 0;
+    c->body_started_ms = rq->started_ms;
+    c->chunked = (au_chunked){0};
+    au_buf_init(&rq->body, server->config.max_body_bytes);
+    set_body_deadline(c);
+    static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
+    if (rq->head.expect_continue && c->in_len == 0 &&
+        send(c->fd, go_on, sizeof go_on - 1, MSG_NOSIGNAL) != (ssize_t)sizeof go_on - 1)
+        return STEP_CLOSED;
+    return STEP_GO;
+}
+
+static step step_head(au_http_conn *c)
+{
+    /* RFC 9112 2.2: an empty line before the request line is forgiven. */
+    if (c->scanned == 0 && c->in_len >= 2 && memcmp(c->in, "\r\n", 2) == 0)
+        consume(c, 2);
+    size_t head_len = 0;
+    switch (au_http1_scan(c->in, c->in_len, &c->scanned, &head_len)) {
+    case AU_SCAN_DONE:
+        return head_len <= AU_HTTP_HEAD_MAX ? begin_request(c, head_len)
+                                            : refuse(c, AU_PROBLEM_HEADERS_TOO_LARGE,
+                                                     "request head is larger than 32768 bytes");
+    case AU_SCAN_BAD:
+        return refuse(c, AU_PROBLEM_BAD_REQUEST,
+                      "request head holds a NUL, or a line that does not end with CR LF");
+    case AU_SCAN_MORE:
+        break;
+    }
+    if (c->in_len >= AU_HTTP_LINE_MAX && !memchr(c->in, '\n', AU_HTTP_LINE_MAX))
+        return refuse(c, AU_PROBLEM_URI_TOO_LONG, "request line is longer than 8192 bytes");
+    if (c->in_len >= INPUT_MAX_BYTES)
+        return refuse(c, AU_PROBLEM_HEADERS_TOO_LARGE, "request head is larger than 32768 bytes");
+    bool first = c->in_len == 0;
+    step s = receive(c);
+    if (s == STEP_GO && first)
+        au_http_conn_set_deadline(c, au_mono_ms() + c->loop->server->config.header_timeout_ms);
+    return s;
+}
+
+static step step_body(au_http_conn *c)
+{
+    au_http_request *rq = &c->rq;
+    au_http_scan scan = AU_SCAN_MORE;
+    size_t used = 0;
+    if (rq->head.chunked) {
+        scan = au_chunked_feed(&c->chunked, &rq->body, c->in, c->in_len, &used);
+    } else {
+        used = c->in_len < c->body_left ? c->in_len : (size_t)c->body_left;
+        au_buf_append(&rq->body, c->in, used);
+        c->body_left -= used;
+        if (c->body_left == 0)
+            scan = AU_SCAN_DONE;
+    }
+    c->body_received += used;
+    consume(c, used);
+    if (rq->body.status == AU_NOMEM)
+        return refuse(c, AU_PROBLEM_UNAVAILABLE, "out of memory");
+    if (rq->body.status != AU_OK)
+        return refuse(c, AU_PROBLEM_TOO_LARGE, "the body is larger than this server takes");
+    if (scan == AU_SCAN_BAD)
+        return refuse(c, AU_PROBLEM_BAD_REQUEST, "body is not in the chunked coding");
+    if (scan == AU_SCAN_DONE)
+        return run_handler(c, rq->match.route->handler);
+    set_body_deadline(c);
+    return receive(c);
+}
+
+static step step_write(au_http_conn *c)
+{
+    au_http_request *rq = &c->rq;
+    uint64_t before = rq->res.sent;
+    send_result result = au_http_response_send(rq, c->fd);
+    if (result == SEND_BROKEN)
+        return STEP_CLOSED;
+    if (result == SEND_BLOCKED) {
+        if (rq->res.sent != before)
+            au_http_conn_set_deadline(c, au_mono_ms() + c->loop->server->config.idle_timeout_ms);
+        set_events(c, EPOLLOUT);
+        return STEP_BLOCKED;
+    }
+    if (au_log_enabled(AU_LOG_INFO)) {
+        char path[256];
+        au_log_context("req", rq->id);
+        au_log(AU_LOG_INFO, "http", "request method=%s path=%s status=%d bytes=%llu us=%lld",
+               rq->head.method ? rq->head.method : "-",
+               au_log_quote(path, sizeof path, rq->head.path ? rq->head.path : "-"), rq->res.status,
+               (unsigned long long)rq->res.length,
+               (long long)(rq->started_ns ? (au_mono_ns() - rq->started_ns) / 1000 : 0));
+        au_log_context("req", NULL);
+    }
+    bool last = c->close_after;
+    end_request(c);
+    begin_head(c);
+    if (last) {
+        shutdown(c->fd, SHUT_WR);
+        c->state = CONN_LINGER;
+        c->in_len = 0;
+        au_http_conn_set_deadline(c, au_mono_ms() + LINGER_MS);
+    }
+    return STEP_GO;
+}
+
+static step step_linger(au_http_conn *c)
+{
+    char waste[16384];
+    for (int i = 0; i < DISCARD_PER_EVENT; i++) {
+        ssize_t n = recv(c->fd, waste, sizeof waste, 0);
+        if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+            return STEP_CLOSED;
+        if (n < 0)
+            break;
+    }
+    set_events(c, EPOLLIN);
+    return STEP_BLOCKED;
+}
+
+static void drive(au_http_conn *c)
+{
+    step s = STEP_GO;
+    while (s == STEP_GO) {
+        switch (c->state) {
+        case CONN_HEAD:
+            s = step_head(c);
+            break;
+        case CONN_BODY:
+            s = step_body(c);
+            break;
+        case CONN_WRITE:
+            s = step_write(c);
+            break;
+        case CONN_LINGER:
+            s = step_linger(c);
+            break;
+        case CONN_WAIT:
+        case CONN_AGAIN:
+            s = STEP_BLOCKED;
+            break;
+        }
+    }
+    if (s == STEP_CLOSED)
+        au_http_conn_close(c);
+}
+
+void au_http_conn_event(au_http_conn *c, uint32_t events)
+{
+    bool gone = (events & (EPOLLHUP | EPOLLERR)) != 0;
+    if (c->state == CONN_WAIT) {
+        /* Nothing can be done now; stop level-triggered events until the reply is there. */
+        if (gone) {
+            epoll_ctl(c->loop->epoll_fd, EPOLL_CTL_DEL, c->fd, NULL);
+            c->peer_gone = true;
+        } else {
+            set_events(c, 0);
+        }
+        return;
+    }
+    if (c->state == CONN_AGAIN) {
+        /* A half-closed client is taken for one that has gone: browsers and curl close both ways.
+         */
+        au_http_conn_close(c);
+        return;
+    }
+    drive(c);
+}
+
+void au_http_conn_deadline(au_http_conn *c)
+{
+    step s = STEP_CLOSED;
+    if (c->state == CONN_AGAIN) {
+        s = run_handler(c, c->rq.next);
+    } else if (c->state == CONN_BODY) {
+        s = refuse(c, AU_PROBLEM_TIMEOUT, "the body did not arrive in time");
+    } else if (c->state == CONN_HEAD && c->in_len > 0) {
+        s = refuse(c, AU_PROBLEM_TIMEOUT, "the request head did not arrive in time");
+    }
+    if (s == STEP_CLOSED)
+        au_http_conn_close(c);
+    else if (s == STEP_GO)
+        drive(c);
+}
+
+void au_http_conn_resumed(au_http_conn *c)
+{
+    AU_ASSERT(c->state == CONN_WAIT);
+    c->state = CONN_AGAIN; /* may be closed from here */
+    step s = STEP_CLOSED;
+    if (!c->peer_gone)
+        s = c->rq.next ? run_handler(c, c->rq.next) : begin_write(c);
+    if (s == STEP_CLOSED)
+        au_http_conn_close(c);
+    else if (s == STEP_GO)
+        drive(c);
+}

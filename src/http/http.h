@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: MIT */
+/* An HTTP/1.1 server for APIs: what handlers see of requests and responses, and the server's life.
+ *
+ * Threads. A server runs n loop threads; each owns its connections and calls handlers for them. A
+ * handler must not block: reads of the database are fine (each loop thread has a state of its own
+ * for its connection), writes go to another thread meanwhile the request is pending:
+ *
+ *     au_http_result create(au_http_request *rq)
+ *     {
+ *         ...                                          // check the request, copy what the other
+ * thread needs into the arena submit(writer, work, done, rq);              // from here on rq
+ * belongs to the other thread return AU_HTTP_PENDING;
+ *     }
+ *     static void done(void *rq) { au_http_resume(rq, answer); } // on the other thread; rq goes
+ * back to its loop static au_http_result answer(au_http_request *rq) { return
+ * au_http_reply_json(rq, 201, ...); } // on the loop thread again
+ *
+ * A pending request stays valid even if its client has gone. Every pending request must be resumed
+ * before the server can stop. */
+#ifndef AU_HTTP_HTTP_H
+#define AU_HTTP_HTTP_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/err.h"
+#include "http/problem.h"
+
+typedef struct au_http_server au_http_server;
+typedef struct au_http_request au_http_request;
+
+typedef enum au_http_result {
+    AU_HTTP_DONE,    /* a reply was set */
+    AU_HTTP_PENDING, /* au_http_resume will be called, perhaps already was; rq must not be touched
+                        any more */
+    AU_HTTP_AGAIN,   /* au_http_again was called */
+} au_http_result;
+
+typedef au_http_result (*au_http_handler)(au_http_request *rq);
+
+enum {
+    AU_ROUTE_JSON = 1,      /* a body must be application/json, else 415 */
+    AU_ROUTE_NOT_READY = 2, /* answered while the server drains, too */
+};
+
+typedef struct au_http_route {
+    const char *method, *pattern; /* see router.h */
+    au_http_handler handler;
+    unsigned flags;
+} au_http_route;
+
+/* ---- The request. Everything returned is borrowed until the reply is sent. ---- */
+
+bool au_http_is_head(const au_http_request *rq);
+const char *au_http_param(const au_http_request *rq,
+                          const char *name); /* of the pattern; asserts that it exists */
+const char *au_http_header(const au_http_request *rq,
+                           const char *lower_name); /* the first of that name, or NULL */
+const char *au_http_id(const au_http_request *rq);  /* X-Request-Id */
+au_arena *au_http_arena(au_http_request *rq);
+void *au_http_user(const au_http_request *rq); /* of the server's configuration */
+void *au_http_thread_state(
+    const au_http_request *rq); /* of the loop thread; not while the request is pending */
+void *au_http_data(
+    const au_http_request *rq); /* what the handler kept with au_http_set_data, at first NULL */
+void au_http_set_data(au_http_request *rq, void *data);
+int64_t au_http_started_ms(const au_http_request *rq); /* au_mono_ms when the head had arrived */
+
+/* Splits and decodes the query string; every parameter must be in `allowed` (NULL-terminated) and
+ * stand once. False: a 400 with the parameter's name has been set as the reply. Then au_http_query
+ * gives a parameter's value, or NULL. */
+bool au_http_query_parse(au_http_request *rq, const char *const *allowed);
+const char *au_http_query(const au_http_request *rq, const char *name);
+
+size_t au_http_body_len(const au_http_request *rq);
+/* The body as JSON, owned by the request. False: a 400 has been set as the reply. */
+bool au_http_body_json(au_http_request *rq, json_t **out);
+
+/* ---- The reply: set exactly once. Functions return AU_HTTP_DONE, for a handler's return
+ * statement. ---- */
+
+/* May be called before or after the body is set. Control characters are not allowed in the value.
+ */
+void au_http_set_header(au_http_request *rq, const char *name, const char *fmt, ...)
+    AU_PRINTF(3, 4);
+
+/* Takes `json` over; NULL (out of memory while it was built) becomes a 500. An ETag of the bytes is
+ * added to a 200, and If-None-Match honoured (304). */
+au_http_result au_http_reply_json(au_http_request *rq, int status, json_t *json);
+/* Copies. */
+au_http_result au_http_reply_text(au_http_request *rq, int status, const char *type,
+                                  const char *text, size_t len);
+au_http_result au_http_reply_empty(au_http_request *rq, int status);
+
+typedef struct au_http_file {
+    int fd; /* taken over, closed when sent */
+    uint64_t size;
+    const char *type; /* borrowed until the reply is sent, as are the others */
+    const char *etag; /* strong, with its quotes */
+    const char *cache_control;
+} au_http_file;
+/* A file with everything RFC 9110 says about preconditions and ranges: 200, 206, 304, 412, 416. */
+au_http_result au_http_reply_file(au_http_request *rq, const au_http_file *file);
+
+au_http_result au_http_problem(au_http_request *rq, au_problem problem, const char *fmt, ...)
+    AU_PRINTF(3, 4);
+/* Takes `errors` (an array) over. */
+au_http_result au_http_problem_errors(au_http_request *rq, au_problem problem, json_t *errors,
+                                      const char *fmt, ...) AU_PRINTF(4, 5);
+/* 500, with the details in the log only. */
+au_http_result au_http_internal(au_http_request *rq, const au_err *err);
+
+/* Calls `handler` on the loop thread after delay_ms (0 or more); dropped when the client leaves
+ * first. */
+au_http_result au_http_again(au_http_request *rq, au_http_handler handler, int64_t delay_ms);
+/* Gives a pending request back to its loop, which calls `handler` (NULL: the reply was set by this
+ * thread). Any thread, exactly once. */
+void au_http_resume(au_http_request *rq, au_http_handler handler);
+/* Whether a shutdown has begun: long polls should answer now. */
+bool au_http_draining(const au_http_request *rq);
+
+/* ---- The server ---- */
+
+typedef struct au_http_config {
+    const char *listen; /* "127.0.0.1:8080", "[::1]:0", "localhost:0" */
+    const au_http_route *routes;
+    void *user;
+    int threads;
+    int max_connections;       /* beyond: 503 */
+    size_t max_body_bytes;     /* beyond: 413 */
+    int64_t header_timeout_ms; /* absolute, from the first byte of a head; a body has as long, and 1
+                                  s more for each 16 KiB */
+    int64_t idle_timeout_ms;   /* of a kept connection, and of a client that does not read */
+    bool allow_remote;         /* other than loopback addresses may be bound */
+    const char *allowed_hosts; /* see guard.h */
+    /* Called on each loop thread when it begins and ends; NULL: none. */
+    au_status (*thread_begin)(void *user, void **state, au_err *err);
+    void (*thread_end)(void *user, void *state);
+} au_http_config;
+
+/* Listens and starts the threads. Strings and routes are borrowed until the server is freed.
+ * AU_INVALID: the address is not understood, or not loopback without allow_remote. AU_CONFLICT:
+ * somebody listens there already. */
+AU_MUST_CHECK au_status au_http_server_start(au_http_server **out, const au_http_config *config,
+                                             au_err *err);
+/* "http://127.0.0.1:40123": with the port that was really bound. Borrowed until the server is
+ * freed. */
+const char *au_http_server_url(const au_http_server *server);
+/* Stops listening and ends idle connections; requests go on, each the last of its connection. */
+void au_http_server_drain(au_http_server *server);
+/* Requests that are not answered yet. */
+int au_http_server_active(const au_http_server *server);
+/* Drains, waits up to grace_ms for active requests, closes what is left, joins the threads and
+ * clears the pointer. Pending requests are waited for whatever the grace: whoever holds them must
+ * still be alive. NULL is fine. */
+void au_http_server_stop(au_http_server **server, int64_t grace_ms);
+
+#endif

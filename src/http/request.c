@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: MIT */
+/* What a handler sees of a request. A request lives inside its connection and is reset for the next
+ * one; its strings are in its arena. Owned by the loop thread, or by whoever holds it while it is
+ * pending. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/json.h"
+#include "base/str.h"
+#include "http/internal.h"
+
+void au_http_request_init(au_http_request *rq, au_http_conn *c)
+{
+    *rq = (au_http_request){.conn = c};
+    au_arena_init(&rq->arena, ARENA_MAX_BYTES);
+    au_buf_init(&rq->body, 0);
+    au_uuid7(rq->id);
+    au_http_response_init(&rq->res);
+}
+
+void au_http_request_deinit(au_http_request *rq)
+{
+    json_decref(rq->json);
+    rq->json = NULL;
+    au_buf_deinit(&rq->body);
+    au_http_response_deinit(&rq->res);
+    au_arena_deinit(&rq->arena);
+    rq->active = false;
+}
+
+bool au_http_is_head(const au_http_request *rq)
+{
+    return rq->head.method && strcmp(rq->head.method, "HEAD") == 0;
+}
+
+const char *au_http_param(const au_http_request *rq, const char *name)
+{
+    size_t len = strlen(name);
+    for (size_t i = 0; i < rq->match.n_params; i++) {
+        if (rq->match.params[i].name_len == len && memcmp(rq->match.params[i].name, name, len) == 0)
+            return rq->match.params[i].value;
+    }
+    AU_ASSERT(false && "the pattern has this parameter");
+    return NULL;
+}
+
+const char *au_http_header(const au_http_request *rq, const char *lower_name)
+{
+    return au_http_field_get(&rq->head, lower_name, NULL);
+}
+
+const char *au_http_id(const au_http_request *rq)
+{
+    return rq->id;
+}
+
+au_arena *au_http_arena(au_http_request *rq)
+{
+    return &rq->arena;
+}
+
+void *au_http_user(const au_http_request *rq)
+{
+    return rq->conn->loop->server->config.user;
+}
+
+void *au_http_thread_state(const au_http_request *rq)
+{
+    return rq->conn->loop->state;
+}
+
+void *au_http_data(const au_http_request *rq)
+{
+    return rq->data;
+}
+
+void au_http_set_data(au_http_request *rq, void *data)
+{
+    rq->data = data;
+}
+
+int64_t au_http_started_ms(const au_http_request *rq)
+{
+    return rq->started_ms;
+}
+
+bool au_http_draining(const au_http_request *rq)
+{
+    return atomic_load(&rq->conn->loop->server->phase) != SERVER_RUN;
+}
+
+size_t au_http_body_len(const au_http_request *rq)
+{
+    return rq->body.len;
+}
+
+static bool refuse_query(au_http_request *rq, const char *name, const char *code,
+                         const char *suggestion, const char *what)
+{
+    json_t *error =
+        json_pack("{s:s, s:s, s:s*}", "parameter", name, "code", code, "did_you_mean", suggestion);
+    au_http_problem_errors(rq, AU_PROBLEM_BAD_QUERY, json_pack("[o]", error),
+                           "query parameter \"%s\" %s", name, what);
+    return false;
+}
+
+/* Decodes name and value of s[0, len) and stores them. */
+static bool add_query(au_http_request *rq, const char *s, size_t len, const char *const *allowed)
+{
+    const char *eq = memchr(s, '=', len);
+    size_t name_len = eq ? (size_t)(eq - s) : len;
+    const char *name = au_http_unescape(&rq->arena, s, name_len, true);
+    const char *value = eq ? au_http_unescape(&rq->arena, eq + 1, len - name_len - 1, true) : "";
+    if (!name || !value) {
+        au_http_problem(rq, AU_PROBLEM_BAD_QUERY,
+                        "query parameter \"%s\" holds an escape that cannot be decoded",
+                        name ? name : "");
+        return false;
+    }
+    bool known = false;
+    for (size_t i = 0; allowed[i]; i++)
+        known |= strcmp(name, allowed[i]) == 0;
+    if (!known)
+        return refuse_query(rq, name, "unknown_parameter", au_str_nearest(name, allowed),
+                            "is not known here");
+    if (au_http_query(rq, name))
+        return refuse_query(rq, name, "repeated", NULL, "is repeated");
+    AU_ASSERT(rq->n_query < QUERY_MAX); /* fewer names than that are allowed anywhere */
+    rq->query[rq->n_query++] = (query_param){name, value};
+    return true;
+}
+
+bool au_http_query_parse(au_http_request *rq, const char *const *allowed)
+{
+    const char *p = rq->head.query;
+    while (p && *p) {
+        size_t n = strcspn(p, "&");
+        if (n && !add_query(rq, p, n, allowed))
+            return false;
+        p += n + (p[n] == '&');
+    }
+    return true;
+}
+
+const char *au_http_query(const au_http_request *rq, const char *name)
+{
+    for (size_t i = 0; i < rq->n_query; i++) {
+        if (strcmp(rq->query[i].name, name) == 0)
+            return rq->query[i].value;
+    }
+    return NULL;
+}
+
+bool au_http_body_json(au_http_request *rq, json_t **out)
+{
+    au_err err;
+    if (rq->body.len == 0) {
+        au_http_problem(rq, AU_PROBLEM_BAD_JSON, "the body is empty, a JSON object is expected");
+        return false;
+    }
+    if (au_json_parse(&rq->json, rq->body.data, rq->body.len, "body", &err) != AU_OK) {
+        au_http_problem(rq, AU_PROBLEM_BAD_JSON, "%s", err.message);
+        return false;
+    }
+    *out = rq->json;
+    return true;
+}
+
+au_http_result au_http_again(au_http_request *rq, au_http_handler handler, int64_t delay_ms)
+{
+    rq->next = handler;
+    au_http_conn_set_deadline(rq->conn, au_mono_ms() + delay_ms);
+    return AU_HTTP_AGAIN;
+}
+
+void au_http_resume(au_http_request *rq, au_http_handler handler)
+{
+    rq->next = handler;
+    au_http_loop_post(rq->conn->loop, rq->conn);
+}
