@@ -31,8 +31,8 @@ const char *au_status_text(au_status status)
     return status_texts[status];
 }
 
-static void fill(au_err *err, au_status status, const char *file, int line, const char *fmt,
-                 va_list ap)
+static void AU_PRINTF(5, 0)
+    fill(au_err *err, au_status status, const char *file, int line, const char *fmt, va_list ap)
 {
     if (!err)
         return;
@@ -45,7 +45,8 @@ static void fill(au_err *err, au_status status, const char *file, int line, cons
     memcpy(err->message, text, sizeof text);
 }
 
-au_status au_fail_at(au_err *err, au_status status, const char *file, int line, const char *fmt, ...)
+au_status au_fail_at(au_err *err, au_status status, const char *file, int line, const char *fmt,
+                     ...)
 {
     va_list ap;
     va_start(ap, fmt);
@@ -99,7 +100,8 @@ au_status au_err_prefix(au_err *err, au_status status, const char *fmt, ...)
     va_end(ap);
     if (used < 0 || (size_t)used >= sizeof text)
         return err->status;
-    /* What does not fit any more is cut: precision bounds it, so nothing is written past the end. */
+    /* What does not fit any more is cut: precision bounds it, so nothing is written past the end.
+     */
     snprintf(text + used, sizeof text - (size_t)used, ": %.*s",
              (int)(sizeof text - (size_t)used - 3), err->message);
     memcpy(err->message, text, sizeof text);

@@ -11,8 +11,8 @@
 
 /* Fills *err (which may be NULL) and returns `status`. */
 #define au_fail(err, status, ...) au_fail_at((err), (status), __FILE__, __LINE__, __VA_ARGS__)
-au_status au_fail_at(au_err *err, au_status status, const char *file, int line, const char *fmt, ...)
-    AU_PRINTF(5, 6);
+au_status au_fail_at(au_err *err, au_status status, const char *file, int line, const char *fmt,
+                     ...) AU_PRINTF(5, 6);
 
 /* Like au_fail, with ": <strerror(errno_value)>" appended. ENOSPC and EDQUOT become AU_NOSPACE,
  * ENOMEM AU_NOMEM, ENOENT AU_NOT_FOUND, EEXIST AU_EXISTS; anything else AU_IO. */

@@ -18,8 +18,8 @@ static inline bool au_size_add(size_t a, size_t b, size_t *out)
     return !__builtin_add_overflow(a, b, out);
 }
 
-/* n*size zeroed bytes in *out (a T ** cast to void *), freed with free(). n = 0 gives a valid pointer.
- * AU_NOMEM on overflow or exhaustion. */
+/* n*size zeroed bytes in *out (a T ** cast to void *), freed with free(). n = 0 gives a valid
+ * pointer. AU_NOMEM on overflow or exhaustion. */
 AU_MUST_CHECK au_status au_calloc(void *out, size_t n, size_t size, au_err *err);
 
 /* `bytes` zeroed bytes aligned to 64, in *out; freed with free(). */
