@@ -19,7 +19,7 @@
 static void put(au_buf *b, uint64_t v, int bytes)
 {
     for (int i = 0; i < bytes; i++)
-        au_buf_char(b, (char)(v >> 8 * i));
+        au_buf_char(b, i < 8 ? (char)(v >> 8 * i) : 0);
 }
 
 static au_status safetensors(au_tensor_set **set, const char *json, const void *data, size_t len,
