@@ -69,8 +69,8 @@ void au_db_rollback_to(au_db *db); /* and releases */
  *   t  const char *, NULL is SQL NULL      i  int64_t      d  double, NaN is SQL NULL
  *   o  const int64_t *, NULL is SQL NULL (optional integer)
  *   b  const void *, size_t (two arguments); NULL is SQL NULL
- * Careful: an int passed for `i` must be cast to int64_t. Text and blobs are borrowed until the
- * call (exec) or au_rows_close (query). */
+ * Parameters that the text does not use are ignored. Careful: an int passed for `i` must be cast to
+ * int64_t. Text and blobs are borrowed until the call (exec) or au_rows_close (query). */
 AU_MUST_CHECK au_status au_db_exec(au_db *db, int64_t *changes, au_err *err, const char *sql,
                                    const char *types, ...);
 

@@ -165,5 +165,9 @@ typedef struct au_worker_row {
 /* Those not gone. */
 AU_MUST_CHECK au_status au_worker_row_list(au_db *db, au_arena *a, au_worker_row ***out, size_t *n,
                                            au_err *err);
+/* Insert, or update of state, detail and seen_at. boot_id: of the kernel that the process runs
+ * under. */
+AU_MUST_CHECK au_status au_worker_row_put(au_db *db, const au_worker_row *w, const char *boot_id,
+                                          au_err *err);
 
 #endif

@@ -1,0 +1,459 @@
+/* SPDX-License-Identifier: MIT */
+/* Records of models, adapters, samples, comparisons and workers. Mostly reads; records live in the
+ * caller's arena. No state of its own. */
+#include "jobs/catalog.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "jobs/reader.h"
+
+enum { DEFAULT_LIMIT = 20, MAX_LIMIT = 500, SQL_BYTES = 4096 };
+
+static int page_limit(int limit)
+{
+    return limit <= 0 ? DEFAULT_LIMIT : limit > MAX_LIMIT ? MAX_LIMIT : limit;
+}
+
+/* Collects the rows of a query into a page of records made by `read`. limit 0: all. */
+typedef au_status (*read_fn)(au_reader *r, void *record);
+static au_status collect(au_rows *rows, au_arena *a, read_fn read, size_t record_size, int limit,
+                         void ***out, size_t *n, bool *has_more, au_err *err)
+{
+    size_t cap = 0;
+    au_status st = AU_OK;
+    *out = NULL;
+    *n = 0;
+    *has_more = false;
+    for (bool has_row;;) {
+        AU_TRY(au_rows_next(rows, &has_row, err));
+        if (!has_row)
+            break;
+        if (limit > 0 && *n == (size_t)limit) {
+            *has_more = true;
+            break;
+        }
+        void *record = au_arena_alloc(a, record_size);
+        AU_FAIL_IF(!record, AU_LIMIT, "record does not fit the memory of the request");
+        au_reader r = au_reader_of(rows, a, err);
+        AU_TRY(read(&r, record));
+        AU_TRY(au_page_push(out, n, &cap, record, a, err));
+    }
+done:
+    return st;
+}
+
+/* The first row's record; AU_NOT_FOUND with `what` and `id`. */
+static au_status single(au_rows *rows, au_arena *a, read_fn read, size_t record_size, void **out,
+                        const char *what, const char *id, au_err *err)
+{
+    void **page;
+    size_t n;
+    bool more;
+    au_status st = collect(rows, a, read, record_size, 1, &page, &n, &more, err);
+    if (st == AU_OK && n == 0)
+        st = au_fail(err, AU_NOT_FOUND, "%s %.80s does not exist", what, id);
+    if (st == AU_OK)
+        *out = page[0];
+    return st;
+}
+
+/* ---- Models
+ * ---------------------------------------------------------------------------------------- */
+
+au_status au_model_row_put(au_db *db, const au_model_row *m, au_err *err)
+{
+    return au_db_exec(
+        db, NULL, err,
+        "INSERT INTO models (fingerprint, name, family, dir, info, is_default, active, "
+        "position, first_seen) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, "
+        "(SELECT COUNT(*) FROM models WHERE active), au_now_ms()) "
+        "ON CONFLICT (name, fingerprint) DO UPDATE SET family = excluded.family, "
+        "dir = excluded.dir, info = excluded.info, is_default = excluded.is_default, "
+        "active = excluded.active, position = excluded.position",
+        "tttttii", m->fingerprint, m->name, m->family, m->dir, m->info, (int64_t)m->is_default,
+        (int64_t)m->active);
+}
+
+#define MODEL_COLUMNS "name, family, fingerprint, dir, info, is_default, active, first_seen "
+
+static au_status read_model(au_reader *r, void *record)
+{
+    au_model_row *m = record;
+    m->name = au_read_text(r);
+    m->family = au_read_text(r);
+    m->fingerprint = au_read_text(r);
+    m->dir = au_read_text(r);
+    m->info = au_read_text(r);
+    m->is_default = au_read_bool(r);
+    m->active = au_read_bool(r);
+    m->first_seen = au_read_i64(r);
+    return r->st;
+}
+
+au_status au_model_row_get(au_db *db, au_arena *a, const char *name, au_model_row **out,
+                           au_err *err)
+{
+    au_rows *rows = NULL;
+    au_status st = AU_OK;
+    AU_TRY(au_db_query(&rows, db, err,
+                       "SELECT " MODEL_COLUMNS "FROM models WHERE active = 1 AND "
+                       "((?1 IS NULL AND is_default = 1) OR name = ?1)",
+                       "t", name));
+    AU_TRY(single(rows, a, read_model, sizeof **out, (void **)out, "model",
+                  name ? name : "(default)", err));
+done:
+    au_rows_close(&rows);
+    return st;
+}
+
+au_status au_model_row_list(au_db *db, au_arena *a, au_model_row ***out, size_t *n, au_err *err)
+{
+    au_rows *rows = NULL;
+    au_status st = AU_OK;
+    bool more;
+    AU_TRY(au_db_query(&rows, db, err,
+                       "SELECT " MODEL_COLUMNS "FROM models WHERE active = 1 "
+                       "ORDER BY is_default DESC, position",
+                       ""));
+    AU_TRY(collect(rows, a, read_model, sizeof ***out, 0, (void ***)out, n, &more, err));
+done:
+    au_rows_close(&rows);
+    return st;
+}
+
+/* ---- Adapters
+ * -------------------------------------------------------------------------------------- */
+
+#define ADAPTER_COLUMNS                                                                            \
+    "id, name, version, family, base_model, format, kind, description, rank, targets, alpha, "     \
+    "sha256, store_key, bytes, status, report, error, current, created_at, deleted_at "
+
+static au_status read_adapter(au_reader *r, void *record)
+{
+    au_adapter_row *x = record;
+    x->id = au_read_text(r);
+    x->name = au_read_text(r);
+    x->version = au_read_int(r);
+    x->family = au_read_text(r);
+    x->base_model = au_read_text(r);
+    x->format = au_read_text(r);
+    x->kind = au_read_text(r);
+    x->description = au_read_text(r);
+    x->rank = au_read_int(r);
+    x->targets = au_read_int(r);
+    x->alpha = au_read_double(r);
+    x->sha256 = au_read_text(r);
+    x->store_key = au_read_text(r);
+    x->bytes = au_read_i64(r);
+    x->status = au_read_text(r);
+    x->report = au_read_text(r);
+    x->error = au_read_text(r);
+    x->current = au_read_bool(r);
+    x->created_at = au_read_i64(r);
+    x->deleted_at = au_read_i64(r);
+    return r->st;
+}
+
+au_status au_adapter_row_get(au_db *db, au_arena *a, const char *id, au_adapter_row **out,
+                             au_err *err)
+{
+    au_rows *rows = NULL;
+    au_status st = AU_OK;
+    AU_TRY(au_db_query(&rows, db, err, "SELECT " ADAPTER_COLUMNS "FROM adapters WHERE id = ?1", "t",
+                       id));
+    AU_TRY(single(rows, a, read_adapter, sizeof **out, (void **)out, "adapter", id, err));
+done:
+    au_rows_close(&rows);
+    return st;
+}
+
+au_status au_adapter_row_by_name(au_db *db, au_arena *a, const char *name, au_adapter_row **out,
+                                 au_err *err)
+{
+    au_rows *rows = NULL;
+    au_status st = AU_OK;
+    AU_TRY(au_db_query(&rows, db, err,
+                       "SELECT " ADAPTER_COLUMNS
+                       "FROM adapters WHERE name = ?1 AND current = 1 AND "
+                       "deleted_at = 0 ORDER BY version DESC LIMIT 1",
+                       "t", name));
+    AU_TRY(single(rows, a, read_adapter, sizeof **out, (void **)out, "adapter", name, err));
+done:
+    au_rows_close(&rows);
+    return st;
+}
+
+au_status au_adapter_row_list(au_db *db, au_arena *a, const au_adapter_filter *f,
+                              au_adapter_row ***out, size_t *n, bool *has_more, au_err *err)
+{
+    au_rows *rows = NULL;
+    au_status st = AU_OK;
+    int limit = page_limit(f->limit);
+    AU_TRY(au_db_query(&rows, db, err,
+                       "SELECT " ADAPTER_COLUMNS "FROM adapters WHERE deleted_at = 0 AND "
+                       "id < COALESCE(?1, 'g') AND status = COALESCE(?2, status) "
+                       "ORDER BY id DESC LIMIT ?3",
+                       "tti", f->before_id, f->status, (int64_t)limit + 1));
+    AU_TRY(collect(rows, a, read_adapter, sizeof ***out, limit, (void ***)out, n, has_more, err));
+done:
+    au_rows_close(&rows);
+    return st;
+}
+
+au_status au_adapter_fit(au_db *db, au_arena *a, const char *adapter_id,
+                         const char *model_fingerprint, const char **status, const char **report,
+                         au_err *err)
+{
+    au_rows *rows = NULL;
+    au_status st = AU_OK;
+    bool has_row;
+    AU_TRY(au_db_query(&rows, db, err,
+                       "SELECT status, report FROM adapter_models WHERE adapter_id = ?1 AND "
+                       "model_fingerprint = ?2",
+                       "tt", adapter_id, model_fingerprint));
+    AU_TRY(au_rows_next(rows, &has_row, err));
+    AU_FAIL_IF(!has_row, AU_NOT_FOUND, "adapter %.40s was not checked against this model",
+               adapter_id);
+    au_reader r = au_reader_of(rows, a, err);
+    *status = au_read_text(&r);
+    *report = au_read_text(&r);
+    AU_TRY(r.st);
+done:
+    au_rows_close(&rows);
+    return st;
+}
+
+/* ---- Samples
+ * --------------------------------------------------------------------------------------- */
+
+#define SAMPLE_COLUMNS                                                                             \
+    "s.id, s.job_id, s.idx, s.variant, s.seed, s.prompt_id, p.text, p.negative_text, "             \
+    "s.model_name, s.model_fingerprint, s.adapter_id, a.name, s.adapter_sha256, s.strength, "      \
+    "s.params, s.format, s.sha256, s.pcm_sha256, s.store_key, s.sample_rate, s.channels, "         \
+    "s.frames, s.bytes, s.clipped, s.duration_s, s.loudness_lufs, s.true_peak_dbtp, s.peak, "      \
+    "s.recipe, s.peaks, s.title, s.tags, s.created_at, s.deleted_at, s.revision "
+#define SAMPLE_TABLES                                                                              \
+    "FROM samples s JOIN prompts p ON p.id = s.prompt_id LEFT JOIN adapters a ON a.id = "          \
+    "s.adapter_id "
+
+static au_status read_sample(au_reader *r, void *record)
+{
+    au_sample *s = record;
+    s->id = au_read_text(r);
+    s->job_id = au_read_text(r);
+    s->index = au_read_int(r);
+    s->variant = au_read_int(r);
+    s->seed = (uint64_t)au_read_i64(r);
+    s->prompt_id = au_read_text(r);
+    s->prompt_text = au_read_text(r);
+    s->negative_text = au_read_text(r);
+    s->model_name = au_read_text(r);
+    s->model_fingerprint = au_read_text(r);
+    s->adapter_id = au_read_text(r);
+    s->adapter_name = au_read_text(r);
+    s->adapter_sha256 = au_read_text(r);
+    s->strength = au_read_double(r);
+    s->params = au_read_text(r);
+    s->format = au_read_text(r);
+    s->sha256 = au_read_text(r);
+    s->pcm_sha256 = au_read_text(r);
+    s->store_key = au_read_text(r);
+    s->sample_rate = au_read_int(r);
+    s->channels = au_read_int(r);
+    s->frames = au_read_i64(r);
+    s->bytes = au_read_i64(r);
+    s->clipped = au_read_i64(r);
+    s->duration_s = au_read_double(r);
+    s->loudness_lufs = au_read_double(r);
+    s->true_peak_dbtp = au_read_double(r);
+    s->peak = au_read_double(r);
+    s->recipe = au_read_text(r);
+    s->peaks = au_read_text(r);
+    s->title = au_read_text(r);
+    s->tags = au_read_text(r);
+    s->created_at = au_read_i64(r);
+    s->deleted_at = au_read_i64(r);
+    s->revision = au_read_i64(r);
+    return r->st;
+}
+
+au_status au_sample_get(au_db *db, au_arena *a, const char *id, au_sample **out, au_err *err)
+{
+    au_rows *rows = NULL;
+    au_status st = AU_OK;
+    AU_TRY(au_db_query(&rows, db, err, "SELECT " SAMPLE_COLUMNS SAMPLE_TABLES "WHERE s.id = ?1",
+                       "t", id));
+    AU_TRY(single(rows, a, read_sample, sizeof **out, (void **)out, "sample", id, err));
+done:
+    au_rows_close(&rows);
+    return st;
+}
+
+au_status au_sample_list(au_db *db, au_arena *a, const au_sample_filter *f, au_sample ***out,
+                         size_t *n, bool *has_more, au_err *err)
+{
+    au_rows *rows = NULL;
+    au_buf sql;
+    au_status st = AU_OK;
+    int limit = page_limit(f->limit);
+    au_buf_init(&sql, SQL_BYTES);
+    au_buf_str(&sql, "SELECT " SAMPLE_COLUMNS SAMPLE_TABLES "WHERE s.deleted_at = 0");
+    if (f->before_id)
+        au_buf_str(&sql, " AND s.id < ?1");
+    if (f->job_id)
+        au_buf_str(&sql, " AND s.job_id = ?2");
+    if (f->prompt_id)
+        au_buf_str(&sql, " AND s.prompt_id = ?3");
+    if (f->adapter_id)
+        au_buf_str(&sql, " AND s.adapter_id = ?4");
+    if (f->model_name)
+        au_buf_str(&sql, " AND s.model_name = ?5");
+    au_buf_str(&sql, " ORDER BY s.id DESC LIMIT ?6");
+    AU_TRY(au_buf_check(&sql, err));
+    AU_TRY(au_db_query(&rows, db, err, au_buf_cstr(&sql), "ttttti", f->before_id, f->job_id,
+                       f->prompt_id, f->adapter_id, f->model_name, (int64_t)limit + 1));
+    AU_TRY(collect(rows, a, read_sample, sizeof ***out, limit, (void ***)out, n, has_more, err));
+done:
+    au_rows_close(&rows);
+    au_buf_deinit(&sql);
+    return st;
+}
+
+/* ---- Comparisons
+ * ----------------------------------------------------------------------------------- */
+
+au_status au_comparison_create(au_db *db, const char *const *sample_ids, size_t n, char *id_out,
+                               au_err *err)
+{
+    au_status st = AU_OK;
+    int64_t known;
+    au_uuid7(id_out);
+    AU_TRY(au_db_exec(
+        db, NULL, err,
+        "INSERT INTO comparisons (id, mode, created_at) VALUES (?1, 'view', au_now_ms())", "t",
+        id_out));
+    for (size_t i = 0; i < n; i++) {
+        AU_TRY(au_db_int(&known, db, 0, err,
+                         "SELECT COUNT(*) FROM samples WHERE id = ?1 AND deleted_at = 0", "t",
+                         sample_ids[i]));
+        AU_FAIL_IF(known == 0, AU_NOT_FOUND, "sample %.40s does not exist", sample_ids[i]);
+        AU_TRY(au_db_exec(db, NULL, err,
+                          "INSERT INTO comparison_samples (comparison_id, position, sample_id) "
+                          "VALUES (?1, ?2, ?3)",
+                          "tit", id_out, (int64_t)i, sample_ids[i]));
+    }
+done:
+    return st;
+}
+
+static au_status read_comparison(au_reader *r, void *record)
+{
+    au_comparison *c = record;
+    c->id = au_read_text(r);
+    c->mode = au_read_text(r);
+    c->created_at = au_read_i64(r);
+    return r->st;
+}
+
+static au_status read_comparison_samples(au_db *db, au_arena *a, au_comparison *c, au_err *err)
+{
+    au_rows *rows = NULL;
+    au_status st = AU_OK;
+    size_t cap = 0;
+    AU_TRY(au_db_query(&rows, db, err,
+                       "SELECT sample_id FROM comparison_samples WHERE comparison_id = ?1 "
+                       "ORDER BY position",
+                       "t", c->id));
+    for (bool has_row;;) {
+        char *id;
+        AU_TRY(au_rows_next(rows, &has_row, err));
+        if (!has_row)
+            break;
+        AU_TRY(au_rows_strdup(&id, rows, 0, a, err));
+        AU_TRY(au_page_push((void ***)&c->sample_ids, &c->n_samples, &cap, id, a, err));
+    }
+done:
+    au_rows_close(&rows);
+    return st;
+}
+
+au_status au_comparison_get(au_db *db, au_arena *a, const char *id, au_comparison **out,
+                            au_err *err)
+{
+    au_rows *rows = NULL;
+    au_status st = AU_OK;
+    AU_TRY(au_db_query(
+        &rows, db, err,
+        "SELECT id, mode, created_at FROM comparisons WHERE id = ?1 AND deleted_at = 0", "t", id));
+    AU_TRY(single(rows, a, read_comparison, sizeof **out, (void **)out, "comparison", id, err));
+    AU_TRY(read_comparison_samples(db, a, *out, err));
+done:
+    au_rows_close(&rows);
+    return st;
+}
+
+au_status au_comparison_list(au_db *db, au_arena *a, const char *before_id, int limit,
+                             au_comparison ***out, size_t *n, bool *has_more, au_err *err)
+{
+    au_rows *rows = NULL;
+    au_status st = AU_OK;
+    limit = page_limit(limit);
+    AU_TRY(au_db_query(&rows, db, err,
+                       "SELECT id, mode, created_at FROM comparisons WHERE deleted_at = 0 AND "
+                       "id < COALESCE(?1, 'g') ORDER BY id DESC LIMIT ?2",
+                       "ti", before_id, (int64_t)limit + 1));
+    AU_TRY(
+        collect(rows, a, read_comparison, sizeof ***out, limit, (void ***)out, n, has_more, err));
+    au_rows_close(&rows);
+    for (size_t i = 0; i < *n; i++)
+        AU_TRY(read_comparison_samples(db, a, (*out)[i], err));
+done:
+    au_rows_close(&rows);
+    return st;
+}
+
+/* ---- Workers
+ * --------------------------------------------------------------------------------------- */
+
+static au_status read_worker(au_reader *r, void *record)
+{
+    au_worker_row *w = record;
+    w->id = au_read_text(r);
+    w->host = au_read_text(r);
+    w->pid = au_read_i64(r);
+    w->state = au_read_text(r);
+    w->detail = au_read_text(r);
+    w->models = au_read_text(r);
+    w->started_at = au_read_i64(r);
+    w->seen_at = au_read_i64(r);
+    return r->st;
+}
+
+au_status au_worker_row_list(au_db *db, au_arena *a, au_worker_row ***out, size_t *n, au_err *err)
+{
+    au_rows *rows = NULL;
+    au_status st = AU_OK;
+    bool more;
+    AU_TRY(
+        au_db_query(&rows, db, err,
+                    "SELECT id, host, pid, state, detail, models, started_at, seen_at FROM workers "
+                    "WHERE state <> 'gone' ORDER BY id",
+                    ""));
+    AU_TRY(collect(rows, a, read_worker, sizeof ***out, 0, (void ***)out, n, &more, err));
+done:
+    au_rows_close(&rows);
+    return st;
+}
+
+au_status au_worker_row_put(au_db *db, const au_worker_row *w, const char *boot_id, au_err *err)
+{
+    return au_db_exec(
+        db, NULL, err,
+        "INSERT INTO workers (id, host, boot_id, pid, state, detail, models, started_at, "
+        "seen_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, au_now_ms(), au_now_ms()) "
+        "ON CONFLICT (id) DO UPDATE SET state = excluded.state, "
+        "detail = excluded.detail, seen_at = excluded.seen_at",
+        "tttittt", w->id, w->host, boot_id, w->pid, w->state, w->detail, w->models);
+}

@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: MIT */
+/* Jobs as clients see them: one, a page, the queue, events. Reads only; records live in the
+ * caller's arena. No state of its own. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "jobs/job.h"
+#include "jobs/reader.h"
+
+enum { DEFAULT_LIMIT = 20, MAX_LIMIT = 500, MAX_EVENTS = 1000, RECENT_JOBS = 20, SQL_BYTES = 4096 };
+
+#define JOB_COLUMNS                                                                                \
+    "j.id, j.label, j.state, j.prompt_id, p.text, p.negative_text, j.model_name, "                 \
+    "j.model_fingerprint, j.params, j.format, j.num_samples, j.num_variants, j.seed, "             \
+    "j.seed_source, j.percent, j.stage, j.step, j.steps, j.eta_ms, j.progress_at, j.priority, "    \
+    "j.attempt, j.max_attempts, j.interruptions, j.lease_token, j.lease_owner, j.error, "          \
+    "j.attempts, j.warnings, j.retry_of, j.reproduces, j.created_at, j.started_at, "               \
+    "j.finished_at, j.deadline_at, j.deleted_at, j.revision, j.event_seq "
+
+static au_status read_job(au_reader *r, au_job **out, au_err *err)
+{
+    au_job *j = au_arena_alloc(r->arena, sizeof *j);
+    if (!j)
+        return au_fail(err, AU_LIMIT, "job does not fit the memory of the request");
+    j->id = au_read_text(r);
+    j->label = au_read_text(r);
+    const char *state = au_read_text(r);
+    j->prompt_id = au_read_text(r);
+    j->prompt_text = au_read_text(r);
+    j->negative_text = au_read_text(r);
+    j->model_name = au_read_text(r);
+    j->model_fingerprint = au_read_text(r);
+    j->params = au_read_text(r);
+    j->format = au_read_text(r);
+    j->num_samples = au_read_int(r);
+    j->num_variants = au_read_int(r);
+    j->seed = (uint64_t)au_read_i64(r);
+    j->seed_source = au_read_text(r);
+    j->percent = au_read_double(r);
+    j->stage = au_read_text(r);
+    j->step = au_read_i64(r);
+    j->steps = au_read_i64(r);
+    j->eta_ms = au_read_i64(r);
+    j->progress_at = au_read_i64(r);
+    j->priority = au_read_int(r);
+    j->attempt = au_read_int(r);
+    j->max_attempts = au_read_int(r);
+    j->interruptions = au_read_int(r);
+    j->lease_token = au_read_i64(r);
+    j->lease_owner = au_read_text(r);
+    j->error = au_read_text(r);
+    j->attempts = au_read_text(r);
+    j->warnings = au_read_text(r);
+    j->retry_of = au_read_text(r);
+    j->reproduces = au_read_text(r);
+    j->created_at = au_read_i64(r);
+    j->started_at = au_read_i64(r);
+    j->finished_at = au_read_i64(r);
+    j->deadline_at = au_read_i64(r);
+    j->deleted_at = au_read_i64(r);
+    j->revision = au_read_i64(r);
+    j->event_seq = au_read_i64(r);
+    if (r->st != AU_OK)
+        return r->st;
+    if (!au_job_state_parse(state, &j->state))
+        return au_fail(err, AU_CORRUPT, "job %s has the unknown state %s", j->id, state);
+    j->estimated_start_ms = -1;
+    *out = j;
+    return AU_OK;
+}
+
+/* A sample's state, seen together with its job's. */
+static const char *sample_state(au_job_state job, const char *sample_id)
+{
+    if (sample_id)
+        return "completed";
+    return job == AU_JOB_CANCELLING ? "processing" : au_job_state_name(job);
+}
+
+static au_status read_samples(au_db *db, au_arena *a, au_job *j, au_err *err)
+{
+    au_rows *rows = NULL;
+    au_status st = AU_OK;
+    size_t max = (size_t)j->num_samples * (size_t)j->num_variants;
+    au_job_sample *s = au_arena_alloc(a, max * sizeof *s);
+    AU_FAIL_IF(!s, AU_LIMIT, "samples of job %s do not fit the memory of the request", j->id);
+    j->samples = s;
+    AU_TRY(au_db_query(&rows, db, err,
+                       "SELECT s.idx, s.variant, s.seed, s.adapter_id, a.name, s.adapter_sha256, "
+                       "s.strength, s.sample_id FROM job_samples s LEFT JOIN adapters a "
+                       "ON a.id = s.adapter_id WHERE s.job_id = ?1 ORDER BY s.variant, s.idx",
+                       "t", j->id));
+    for (bool has_row; j->n_samples < max; j->n_samples++, s++) {
+        AU_TRY(au_rows_next(rows, &has_row, err));
+        if (!has_row)
+            break;
+        au_reader r = au_reader_of(rows, a, err);
+        s->index = au_read_int(&r);
+        s->variant = au_read_int(&r);
+        s->seed = (uint64_t)au_read_i64(&r);
+        s->adapter_id = au_read_text(&r);
+        s->adapter_name = au_read_text(&r);
+        s->adapter_sha256 = au_read_text(&r);
+        s->strength = au_read_double(&r);
+        s->sample_id = au_read_text(&r);
+        s->state = sample_state(j->state, s->sample_id);
+        j->n_completed += s->sample_id != NULL;
+        AU_TRY(r.st);
+    }
+done:
+    au_rows_close(&rows);
+    return st;
+}
+
+/* ---- Queue
+ * ------------------------------------------------------------------------------------------- */
+
+static int by_value(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+static au_status recent_job_ms(au_db *db, int64_t *out, au_err *err)
+{
+    au_rows *rows = NULL;
+    au_status st = AU_OK;
+    int64_t times[RECENT_JOBS];
+    size_t n = 0;
+    *out = -1;
+    AU_TRY(au_db_query(&rows, db, err,
+                       "SELECT finished_at - attempt_started FROM jobs WHERE state = 'completed' "
+                       "ORDER BY finished_at DESC LIMIT 20",
+                       ""));
+    for (bool has_row; n < RECENT_JOBS; n++) {
+        AU_TRY(au_rows_next(rows, &has_row, err));
+        if (!has_row)
+            break;
+        times[n] = au_rows_int(rows, 0);
+    }
+    if (n > 0) {
+        qsort(times, n, sizeof *times, by_value);
+        *out = times[n / 2] > 0 ? times[n / 2] : 0; /* the wall clock may have been set back */
+    }
+done:
+    au_rows_close(&rows);
+    return st;
+}
+
+/* Until `ahead` jobs have gone through `workers` workers, the running one included. */
+static int64_t wait_ms(int64_t job_ms, int64_t running_eta_ms, int64_t ahead, int64_t workers)
+{
+    if (job_ms < 0)
+        return -1;
+    int64_t first = running_eta_ms >= 0 ? running_eta_ms : job_ms / 2;
+    return first + job_ms * ahead / (workers > 0 ? workers : 1);
+}
+
+static au_status running(au_db *db, int64_t *n, int64_t *eta_ms, au_err *err)
+{
+    au_rows *rows = NULL;
+    au_status st = AU_OK;
+    bool has_row;
+    AU_TRY(au_db_query(&rows, db, err,
+                       "SELECT COUNT(*), MIN(CASE WHEN eta_ms >= 0 THEN eta_ms END) FROM jobs "
+                       "WHERE state IN ('processing', 'cancelling')",
+                       ""));
+    AU_TRY(au_rows_next(rows, &has_row, err));
+    *n = au_rows_int(rows, 0);
+    *eta_ms = *n == 0 ? 0 : au_rows_is_null(rows, 1) ? -1 : au_rows_int(rows, 1);
+done:
+    au_rows_close(&rows);
+    return st;
+}
+
+au_status au_queue_stats_get(au_db *db, au_queue_stats *out, au_err *err)
+{
+    au_status st = AU_OK;
+    int64_t eta_ms;
+    *out = (au_queue_stats){.job_ms = -1, .drain_ms = -1};
+    AU_TRY(au_db_int(&out->queued, db, 0, err, "SELECT COUNT(*) FROM jobs WHERE state = 'queued'",
+                     ""));
+    AU_TRY(running(db, &out->processing, &eta_ms, err));
+    AU_TRY(recent_job_ms(db, &out->job_ms, err));
+    out->drain_ms = wait_ms(out->job_ms, eta_ms, 0, out->processing);
+done:
+    return st;
+}
+
+static au_status estimate_starts(au_db *db, au_job **jobs, size_t n, au_err *err)
+{
+    au_status st = AU_OK;
+    int64_t workers, eta_ms, job_ms;
+    bool any = false;
+    for (size_t i = 0; i < n; i++)
+        any = any || jobs[i]->queue_position > 0;
+    if (!any)
+        goto done;
+    AU_TRY(running(db, &workers, &eta_ms, err));
+    AU_TRY(recent_job_ms(db, &job_ms, err));
+    for (size_t i = 0; i < n; i++) {
+        if (jobs[i]->queue_position > 0)
+            jobs[i]->estimated_start_ms =
+                wait_ms(job_ms, eta_ms, jobs[i]->queue_position - 1, workers);
+    }
+done:
+    return st;
+}
+
+/* ---- One and many
+ * -------------------------------------------------------------------------------------- */
+
+au_status au_job_get(au_db *db, au_arena *a, const char *id, au_job **out, au_err *err)
+{
+    au_rows *rows = NULL;
+    au_status st = AU_OK;
+    bool has_row, own = !au_db_in_transaction(db);
+    if (own)
+        AU_TRY(au_db_begin_read(db, err));
+    AU_TRY(au_db_query(&rows, db, err,
+                       "SELECT " JOB_COLUMNS "FROM jobs j JOIN prompts p ON p.id = j.prompt_id "
+                       "WHERE j.id = ?1",
+                       "t", id));
+    AU_TRY(au_rows_next(rows, &has_row, err));
+    AU_FAIL_IF(!has_row, AU_NOT_FOUND, "job %.40s does not exist", id);
+    au_reader r = au_reader_of(rows, a, err);
+    AU_TRY(read_job(&r, out, err));
+    au_rows_close(&rows);
+    AU_TRY(read_samples(db, a, *out, err));
+    if ((*out)->state == AU_JOB_QUEUED) {
+        AU_TRY(au_db_int(&(*out)->queue_position, db, 0, err,
+                         "SELECT 1 + COUNT(*) FROM jobs WHERE state = 'queued' AND "
+                         "(priority > ?1 OR (priority = ?1 AND id < ?2))",
+                         "it", (int64_t)(*out)->priority, id));
+        AU_TRY(estimate_starts(db, out, 1, err));
+    }
+done:
+    au_rows_close(&rows);
+    if (own)
+        au_db_rollback(db);
+    return st;
+}
+
+static void list_sql(au_buf *sql, const au_job_filter *f)
+{
+    au_buf_str(sql, "SELECT " JOB_COLUMNS ", q.position FROM jobs j "
+                    "JOIN prompts p ON p.id = j.prompt_id LEFT JOIN (SELECT id, ROW_NUMBER() OVER "
+                    "(ORDER BY priority DESC, id) AS position FROM jobs WHERE state = 'queued') q "
+                    "ON q.id = j.id AND j.state = 'queued' WHERE j.deleted_at = 0");
+    if (f->before_id)
+        au_buf_str(sql, " AND j.id < ?1");
+    if (f->state)
+        au_buf_str(sql, " AND j.state = ?2");
+    if (f->prompt_id)
+        au_buf_str(sql, " AND j.prompt_id = ?3");
+    if (f->adapter_id)
+        au_buf_str(sql, " AND EXISTS (SELECT 1 FROM job_samples s WHERE s.job_id = j.id AND "
+                        "s.adapter_id = ?4)");
+    if (f->label)
+        au_buf_str(sql, " AND j.label = ?5");
+    if (f->created_after)
+        au_buf_str(sql, " AND j.created_at > ?6");
+    au_buf_str(sql, " ORDER BY j.id DESC LIMIT ?7");
+}
+
+au_status au_job_list(au_db *db, au_arena *a, const au_job_filter *f, au_job ***jobs, size_t *n,
+                      bool *has_more, au_err *err)
+{
+    au_rows *rows = NULL;
+    au_buf sql;
+    au_status st = AU_OK;
+    size_t cap = 0;
+    bool has_row, own = !au_db_in_transaction(db);
+    int limit = f->limit <= 0 ? DEFAULT_LIMIT : f->limit > MAX_LIMIT ? MAX_LIMIT : f->limit;
+    *jobs = NULL;
+    *n = 0;
+    *has_more = false;
+    au_buf_init(&sql, SQL_BYTES);
+    list_sql(&sql, f);
+    AU_TRY(au_buf_check(&sql, err));
+    if (own)
+        AU_TRY(au_db_begin_read(db, err));
+    AU_TRY(au_db_query(&rows, db, err, au_buf_cstr(&sql), "tttttii", f->before_id, f->state,
+                       f->prompt_id, f->adapter_id, f->label, f->created_after,
+                       (int64_t)limit + 1));
+    for (;;) {
+        AU_TRY(au_rows_next(rows, &has_row, err));
+        if (!has_row)
+            break;
+        if (*n == (size_t)limit) {
+            *has_more = true;
+            break;
+        }
+        au_reader r = au_reader_of(rows, a, err);
+        au_job *j = NULL;
+        AU_TRY(read_job(&r, &j, err));
+        j->queue_position = au_read_i64(&r);
+        AU_TRY(au_page_push((void ***)jobs, n, &cap, j, a, err));
+    }
+    au_rows_close(&rows);
+    for (size_t i = 0; i < *n; i++)
+        AU_TRY(read_samples(db, a, (*jobs)[i], err));
+    AU_TRY(estimate_starts(db, *jobs, *n, err));
+done:
+    au_rows_close(&rows);
+    au_buf_deinit(&sql);
+    if (own)
+        au_db_rollback(db);
+    return st;
+}
+
+au_status au_event_list(au_db *db, au_arena *a, const char *job_id, int64_t after, int limit,
+                        au_event **events, size_t *n, au_err *err)
+{
+    au_rows *rows = NULL;
+    au_status st = AU_OK;
+    if (limit <= 0 || limit > MAX_EVENTS)
+        limit = MAX_EVENTS;
+    *n = 0;
+    *events = au_arena_alloc(a, (size_t)limit * sizeof **events);
+    AU_FAIL_IF(!*events, AU_LIMIT, "events do not fit the memory of the request");
+    AU_TRY(au_db_query(&rows, db, err,
+                       job_id ? "SELECT id, seq, job_id, event, data, created_at FROM events "
+                                "WHERE job_id = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3"
+                              : "SELECT id, seq, job_id, event, data, created_at FROM events "
+                                "WHERE ?1 IS NULL AND id > ?2 ORDER BY id LIMIT ?3",
+                       "tii", job_id, after, (int64_t)limit));
+    for (bool has_row; *n < (size_t)limit; (*n)++) {
+        AU_TRY(au_rows_next(rows, &has_row, err));
+        if (!has_row)
+            break;
+        au_reader r = au_reader_of(rows, a, err);
+        au_event *e = &(*events)[*n];
+        e->id = au_read_i64(&r);
+        e->seq = au_read_i64(&r);
+        e->job_id = au_read_text(&r);
+        e->event = au_read_text(&r);
+        e->data = au_read_text(&r);
+        e->created_at = au_read_i64(&r);
+        AU_TRY(r.st);
+    }
+done:
+    au_rows_close(&rows);
+    return st;
+}
