@@ -43,19 +43,31 @@ static bool depth_is_sane(const char *text, size_t len)
     return true;
 }
 
-au_status au_json_parse(json_t **out, const char *text, size_t len, const char *what, au_err *err)
+static au_status parse(json_t **out, const char *text, size_t len, size_t flags, const char *what,
+                       au_err *err)
 {
     *out = NULL;
     if (!depth_is_sane(text, len))
         return au_fail(err, AU_CORRUPT, "%s: JSON nests deeper than %d levels", what, MAX_DEPTH);
     json_error_t e;
-    *out = json_loadb(text, len, JSON_REJECT_DUPLICATES, &e);
+    *out = json_loadb(text, len, JSON_REJECT_DUPLICATES | flags, &e);
     if (*out)
         return AU_OK;
     if (json_error_code(&e) == json_error_out_of_memory)
         return au_fail(err, AU_NOMEM, "%s: out of memory while reading JSON", what);
     return au_fail(err, AU_CORRUPT, "%s: not valid JSON: line %d, column %d: %s", what, e.line,
                    e.column, e.text);
+}
+
+au_status au_json_parse(json_t **out, const char *text, size_t len, const char *what, au_err *err)
+{
+    return parse(out, text, len, 0, what, err);
+}
+
+au_status au_json_parse_reals(json_t **out, const char *text, size_t len, const char *what,
+                              au_err *err)
+{
+    return parse(out, text, len, JSON_DECODE_INT_AS_REAL, what, err);
 }
 
 au_status au_json_load(json_t **out, const char *path, size_t max_bytes, au_err *err)

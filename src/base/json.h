@@ -9,9 +9,14 @@
 #include "base/buf.h"
 #include "base/err.h"
 
-/* *out is a new reference (json_decref). AU_CORRUPT with line and column. `what` names the text in errors. */
+/* *out is a new reference (json_decref). AU_CORRUPT with line and column. `what` names the text in
+ * errors. */
 AU_MUST_CHECK au_status au_json_parse(json_t **out, const char *text, size_t len, const char *what,
                                       au_err *err);
+/* The same with every integer as a real: for files whose integers may exceed 64 bits (Python writes
+ * "model_max_length": 1000000000000000019884624838656). */
+AU_MUST_CHECK au_status au_json_parse_reals(json_t **out, const char *text, size_t len,
+                                            const char *what, au_err *err);
 /* Reads a file of at most max_bytes. */
 AU_MUST_CHECK au_status au_json_load(json_t **out, const char *path, size_t max_bytes, au_err *err);
 

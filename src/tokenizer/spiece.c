@@ -151,8 +151,8 @@ static au_status read_normalizer(au_token_source *s, reader r, au_err *err)
 
 static au_status add_sentinels(au_token_source *s, const au_token_config *config, au_err *err)
 {
-    for (int64_t i = config->extra_ids - 1; i >= 0; i--) {
-        const char *text = au_arena_printf(&s->arena, "<extra_id_%d>", (int)i);
+    for (int i = config->extra_ids - 1; i >= 0; i--) {
+        const char *text = au_arena_printf(&s->arena, "<extra_id_%d>", i);
         if (!text)
             return au_fail(err, AU_NOMEM, "%s: no memory for the sentinels", s->what);
         au_status st = au_token_source_piece(s, text, strlen(text), 0.0, err);

@@ -120,7 +120,7 @@ au_status au_token_config_read(au_token_config *c, const void *data, size_t len,
     *c = (au_token_config){.extra_ids = 100};
     if (!data)
         return AU_OK;
-    AU_TRY(au_json_parse(&c->json, data, len, what, err));
+    AU_TRY(au_json_parse_reals(&c->json, data, len, what, err));
     AU_FAIL_IF(!json_is_object(c->json), AU_CORRUPT, "%s: not an object", what);
     for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++) {
         json_t *token = json_object_get(c->json, fixed[i][0]);
@@ -131,11 +131,10 @@ au_status au_token_config_read(au_token_config *c, const void *data, size_t len,
     }
     json_t *extra_ids = json_object_get(c->json, "extra_ids");
     if (extra_ids && !json_is_null(extra_ids)) {
-        AU_FAIL_IF(!json_is_integer(extra_ids), AU_CORRUPT, "%s: extra_ids is not an integer",
-                   what);
-        c->extra_ids = json_integer_value(extra_ids);
-        AU_FAIL_IF(c->extra_ids < 0 || c->extra_ids > 10000, AU_LIMIT,
-                   "%s: extra_ids is %" PRId64 ", expected 0 ... 10000", what, c->extra_ids);
+        double n = json_is_real(extra_ids) ? json_real_value(extra_ids) : -1.0;
+        AU_FAIL_IF(n < 0.0 || n > 10000.0 || n != floor(n), AU_UNSUPPORTED,
+                   "%s: extra_ids is %g, expected a number of 0 ... 10000", what, n);
+        c->extra_ids = (int)n;
     }
     c->extra_tokens = extra_tokens(c->json);
     c->added_decoder = json_object_get(c->json, "added_tokens_decoder");
@@ -198,8 +197,8 @@ au_status au_token_config_after(au_token_source *s, const au_token_config *c, au
     {
         AU_TRY(au_token_read_added(s, element, err));
     }
-    for (int64_t k = 0; !c->extra_tokens && k < c->extra_ids; k++) {
-        au_added_token token = {.text = au_arena_printf(&s->arena, "<extra_id_%d>", (int)k)};
+    for (int k = 0; !c->extra_tokens && k < c->extra_ids; k++) {
+        au_added_token token = {.text = au_arena_printf(&s->arena, "<extra_id_%d>", k)};
         AU_FAIL_IF(!token.text, AU_NOMEM, "%s: no memory for the sentinels", s->what);
         token.len = (uint32_t)strlen(token.text);
         AU_TRY(au_token_source_added(s, &token, err));

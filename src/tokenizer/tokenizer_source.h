@@ -66,7 +66,7 @@ typedef struct au_token_source {
 
 /* What tokenizer_config.json beside the tokenizer says. */
 typedef struct au_token_config {
-    int64_t extra_ids;     /* sentinels <extra_id_0> ...; 100 if it does not say */
+    int extra_ids;         /* sentinels <extra_id_0> ...; 100 if it does not say */
     json_t *extra_tokens;  /* list of special tokens that replaces the default one; borrowed from
                               json; NULL: default */
     json_t *added_decoder; /* object id -> token, which replaces the tokenizer's own list; borrowed;

@@ -303,6 +303,91 @@ static void test_bad_json_is_refused(void **state)
                    "added_tokens[0]");
 }
 
+/* A temporary folder with a tokenizer.json, and tokenizer_config.json and config.json where they
+ * are not NULL. */
+static au_status open_folder(au_tokenizer **t, const char *json, const char *config,
+                             const char *model, au_err *err)
+{
+    char dir[] = "/tmp/aulos-test-XXXXXX";
+    assert_non_null(mkdtemp(dir));
+    const char *const files[][2] = {
+        {"tokenizer.json", json}, {"tokenizer_config.json", config}, {"config.json", model}};
+    for (size_t i = 0; i < 3; i++) {
+        char *path;
+        assert_int_equal(au_path_join(&path, dir, files[i][0], NULL), AU_OK);
+        if (files[i][1])
+            assert_int_equal(au_file_write(path, files[i][1], strlen(files[i][1]), false, NULL),
+                             AU_OK);
+        free(path);
+    }
+    au_status st = au_tokenizer_open(t, dir, err);
+    assert_int_equal(au_remove_tree(dir, NULL), AU_OK);
+    return st;
+}
+
+static void test_tokenizer_config(void **state)
+{
+    (void)state;
+    static const char json[] = "{" UNIGRAM "}";
+    au_tokenizer *t;
+    au_err err;
+    assert_int_equal(open_folder(&t, json, NULL, "{}", NULL), AU_OK);
+    assert_int_equal(au_tokenizer_vocab(t), 106); /* 100 sentinels unless somebody says otherwise */
+    au_tokenizer_close(&t);
+    assert_int_equal(
+        open_folder(&t, json,
+                    "{\"extra_ids\":2,\"model_max_length\":1000000000000000019884624838656}", "{}",
+                    &err),
+        AU_OK);
+    assert_int_equal(au_tokenizer_vocab(t), 8);
+    static const int32_t second[] = {7, 1};
+    assert_true(check_ids(t, "extra_ids", "<extra_id_1>", second, 2));
+    au_tokenizer_close(&t);
+    assert_int_equal(open_folder(&t, json,
+                                 "{\"additional_special_tokens\":[\"<x>\",{\"content\":\"<y>\"}]}",
+                                 "{}", NULL),
+                     AU_OK);
+    assert_int_equal(au_tokenizer_vocab(t), 8);
+    static const int32_t listed[] = {6, 7, 1};
+    assert_true(check_ids(t, "special tokens", "<x><y>", listed, 3));
+    au_tokenizer_close(&t);
+    assert_int_equal(
+        open_folder(
+            &t, json,
+            "{\"extra_special_tokens\":[],\"added_tokens_decoder\":{\"10\":{\"content\":\"<b>\"},"
+            "\"9\":{\"content\":\"<a>\"}}}",
+            "{}", NULL),
+        AU_OK);
+    assert_true(check_ids(t, "added tokens", "<a><b>", listed, 3));
+    au_tokenizer_close(&t);
+    assert_int_equal(open_folder(&t, json, "{\"extra_ids\":2.5}", "{}", &err), AU_UNSUPPORTED);
+    assert_int_equal(open_folder(&t, json, "{\"eos_token\":\"<end>\"}", "{}", &err),
+                     AU_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "<end>"));
+    assert_int_equal(open_folder(&t, json, "{", "{}", &err), AU_CORRUPT);
+}
+
+/* Without a word that it is T5's, the layout counts as it is stored: blanks alone separate here. */
+static void test_layout_as_stored(void **state)
+{
+    (void)state;
+    static const char json[] =
+        "{" UNIGRAM ",\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Strip\","
+                    "\"strip_left\":false,"
+        "\"strip_right\":true},{\"type\":\"Replace\",\"pattern\":{\"Regex\":\" "
+        "{2,}\"},\"content\":\"\xe2\x96\x81\"}]},"
+        "\"pre_tokenizer\":{\"type\":\"Metaspace\",\"prepend_scheme\":\"first\"}}";
+    static const int32_t stored[] = {5, 2, 4, 5, 1}, rebuilt[] = {5, 5, 5, 1};
+    au_tokenizer *t;
+    assert_int_equal(open_folder(&t, json, NULL, NULL, NULL), AU_OK);
+    assert_int_equal(au_tokenizer_vocab(t), 6);
+    assert_true(check_ids(t, "as stored", "a\ta  a ", stored, 5));
+    au_tokenizer_close(&t);
+    assert_int_equal(open_folder(&t, json, NULL, "{}", NULL), AU_OK);
+    assert_true(check_ids(t, "as T5's", "a\ta  a ", rebuilt, 4));
+    au_tokenizer_close(&t);
+}
+
 static void test_bad_spiece_is_refused(void **state)
 {
     (void)state;
@@ -343,6 +428,8 @@ int main(void)
         cmocka_unit_test(test_small_vocabulary),
         cmocka_unit_test(test_bad_json_is_refused),
         cmocka_unit_test(test_bad_spiece_is_refused),
+        cmocka_unit_test(test_tokenizer_config),
+        cmocka_unit_test(test_layout_as_stored),
     };
     return cmocka_run_group_tests_name("tokenizer", tests, NULL, NULL);
 }
