@@ -26,10 +26,16 @@
  *     au_params params;
  *     au_params_init(&params, sizeof params);
  *     params.duration_s = 2.0;
- *     au_row row = {.size = sizeof row, .prompt = "a calm piano melody", .seed = 7, .params =
- * &params}; au_request request = {.size = sizeof request, .model = model, .rows = &row, .n_rows =
- * 1, .on_audio = save}; if (au_generate(&request, &err) != AU_OK)    // save(user, 0, audio, err)
- * is called with the clip fprintf(stderr, "%s\n", err.message); au_model_unref(&model);
+ *     au_row row = {.size = sizeof row, .prompt = "a calm piano melody", .seed = 7};
+ *     row.params = &params;
+ *     au_request request = {.size = sizeof request, .model = model, .on_audio = save};
+ *     request.rows = &row;
+ *     request.n_rows = 1;
+ *     if (au_generate(&request, &err) != AU_OK)
+ *         fprintf(stderr, "%s\n", err.message);
+ *     au_model_unref(&model);
+ *
+ * save(user, row, audio, err) is called with each finished clip.
  *
  * 4. Conventions
  *

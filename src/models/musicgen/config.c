@@ -259,7 +259,7 @@ static void read_codec(mg_config *c, const section *s)
     c->codec.kernel = integer(s, "kernel_size", 7, 1, 255);
     c->codec.last_kernel = integer(s, "last_kernel_size", 7, 1, 255);
     c->codec.residual_kernel = integer(s, "residual_kernel_size", 3, 1, 255);
-    c->codec.dilation_growth = integer(s, "dilation_growth_rate", 2, 1, 16);
+    c->codec.dilation_growth = integer(s, "dilation_growth_rate", 2, 1, 8);
     c->codec.n_residual = integer(s, "num_residual_layers", 1, 0, MG_MAX_RESIDUAL);
     c->codec.compress = integer(s, "compress", 2, 1, 1 << 10);
     c->codec.n_lstm = integer(s, "num_lstm_layers", 2, 1, MG_MAX_LSTM);
@@ -286,6 +286,12 @@ static void read_codec(mg_config *c, const section *s)
         mg_problem(s->p, AU_UNSUPPORTED,
                    "config.json: audio_encoder.compress is %d, expected at most num_filters, %d",
                    c->codec.compress, c->codec.filters);
+    if ((int64_t)c->codec.filters << c->codec.n_ratios > 1 << 16)
+        mg_problem(
+            s->p, AU_UNSUPPORTED,
+            "config.json: audio_encoder.num_filters is %d with %d upsampling_ratios, expected at "
+            "most 65536 channels",
+            c->codec.filters, c->codec.n_ratios);
     c->codec.frame_rate = (c->codec.sample_rate + c->codec.hop - 1) / c->codec.hop;
     read_quantizers(c, s);
 }

@@ -350,9 +350,11 @@ static au_convtr1d convtr(binder *b, int in, int out, int stride, const char *pa
     cv.trim_left = s - right;
     float *w = folded(b, path, in, out, 2 * stride);
     const float *bias = vector(b, out, path, "bias");
-    float *rows = keep(b, s * n_out * 2 * n_in * sizeof *rows),
-          *repeated = keep(b, s * n_out * sizeof *repeated);
-    bool complete = w && bias && rows && repeated;
+    /* Sizes are the file's own once the tensors were found: allocate only then. */
+    bool found = w && bias;
+    float *rows = found ? keep(b, s * n_out * 2 * n_in * sizeof *rows) : NULL;
+    float *repeated = found ? keep(b, s * n_out * sizeof *repeated) : NULL;
+    bool complete = rows && repeated;
     for (size_t p = 0; complete && p < s; p++)
         for (size_t o = 0; o < n_out; o++) {
             float *row = rows + (p * n_out + o) * 2 * n_in;
