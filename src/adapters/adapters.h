@@ -26,6 +26,7 @@ typedef struct au_module {
     int64_t in, out;
     bool has_bias;
     const au_tensor *weight; /* the base weight (DoRA needs it); borrowed */
+    const au_tensor *bias;   /* the base bias, NULL if there is none or it is not known; borrowed */
 } au_module;
 
 /* What the adapter does to one module. All pointers are borrowed until the set is closed; tensors

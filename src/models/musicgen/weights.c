@@ -102,8 +102,17 @@ static int module(binder *b, const char *path, au_module_kind kind, int64_t in, 
     if (net->n_modules == net->cap_modules)
         return -1; /* the table was sized for all: only after an allocation failed */
     au_module *m = &net->modules[net->n_modules];
-    *m = (au_module){au_arena_strdup(&net->arena, path),    kind, in, out, has_bias,
-                     au_tensor_set_find(b->tensors, weight)};
+    char name[256];
+    snprintf(name, sizeof name, "%s.bias", path);
+    *m = (au_module){
+        .path = au_arena_strdup(&net->arena, path),
+        .kind = kind,
+        .in = in,
+        .out = out,
+        .has_bias = has_bias,
+        .weight = au_tensor_set_find(b->tensors, weight),
+        .bias = has_bias ? au_tensor_set_find(b->tensors, name) : NULL,
+    };
     if (!m->path)
         b->nomem = true;
     return (int)net->n_modules++;
