@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* How fast this machine reads memory: the mark that decoding is measured against. */
+/* The read bandwidth of memory, the yardstick of every kernel that streams weights. */
 #ifndef AU_KERNELS_BANDWIDTH_H
 #define AU_KERNELS_BANDWIDTH_H
 
@@ -7,8 +7,9 @@
 
 #include "base/err.h"
 
-/* Bytes per second of `threads` threads (>= 1) reading `bytes` (>= 1 MiB) of fresh memory, the best
- * of several passes. Takes about a second for a gigabyte. AU_INVALID, AU_NOMEM. */
+/* Bytes/s at which `threads` threads together read `bytes` bytes of fresh memory, each its own
+ * part: the best of several passes. bytes should be many times the last cache. AU_INVALID: threads
+ * < 1 or fewer than 64 KiB a thread. */
 AU_MUST_CHECK au_status au_kernel_read_bandwidth(int threads, size_t bytes, double *bytes_per_s,
                                                  au_err *err);
 

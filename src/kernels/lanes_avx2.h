@@ -126,6 +126,24 @@ static inline float lanes_max(const vf p[NACC])
     b = _mm_max_ps(b, _mm_movehl_ps(b, b));
     return _mm_cvtss_f32(_mm_max_ss(b, _mm_movehdup_ps(b)));
 }
+/* p[j] + p[j + 8], then + 4, for two outputs side by side. */
+static inline __m256 lanes_sum_pair(const vf a[NACC], const vf b[NACC])
+{
+    __m256 a8 = _mm256_add_ps(a[0], a[1]), b8 = _mm256_add_ps(b[0], b[1]);
+    return _mm256_add_ps(_mm256_permute2f128_ps(a8, b8, 0x20),
+                         _mm256_permute2f128_ps(a8, b8, 0x31));
+}
+/* out[i] = lanes_sum of the i-th. */
+static inline void lanes_sum4(float out[4], const vf a[NACC], const vf b[NACC], const vf c[NACC],
+                              const vf d[NACC])
+{
+    __m256 ac = lanes_sum_pair(a, c), bd = lanes_sum_pair(b, d);
+    /* + 2: a a b b | c c d d; + 1: a b a b | c d c d */
+    __m256 s = _mm256_add_ps(_mm256_shuffle_ps(ac, bd, 0x44), _mm256_shuffle_ps(ac, bd, 0xee));
+    s = _mm256_add_ps(_mm256_shuffle_ps(s, s, 0x88), _mm256_shuffle_ps(s, s, 0xdd));
+    _mm_storel_pi((__m64 *)(void *)out, _mm256_castps256_ps128(s));
+    _mm_storel_pi((__m64 *)(void *)(out + 2), _mm256_extractf128_ps(s, 1));
+}
 
 static inline vf vf_load_f16(const uint8_t *p)
 {
@@ -135,6 +153,19 @@ static inline vf vf_load_bf16(const uint8_t *p)
 {
     __m128i h = _mm_loadu_si128((const __m128i *)(const void *)p);
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+}
+/* The first n <= 8, zeros after them. */
+static inline vf vf_load_f16_n(const uint8_t *p, size_t n)
+{
+    uint8_t part[16] = {0};
+    memcpy(part, p, 2 * n);
+    return vf_load_f16(part);
+}
+static inline vf vf_load_bf16_n(const uint8_t *p, size_t n)
+{
+    uint8_t part[16] = {0};
+    memcpy(part, p, 2 * n);
+    return vf_load_bf16(part);
 }
 
 #endif

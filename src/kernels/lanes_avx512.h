@@ -122,6 +122,22 @@ static inline float lanes_max(const vf p[NACC])
 {
     return _mm512_reduce_max_ps(p[0]);
 }
+/* out[i] = lanes_sum of the i-th: p[j] + p[j + 8] puts two side by side, + 4 puts four; + 2 and + 1
+ * go within 128 bits. */
+static inline void lanes_sum4(float out[4], const vf a[NACC], const vf b[NACC], const vf c[NACC],
+                              const vf d[NACC])
+{
+    __m512 ab =
+        _mm512_add_ps(_mm512_shuffle_f32x4(*a, *b, 0x44), _mm512_shuffle_f32x4(*a, *b, 0xee));
+    __m512 cd =
+        _mm512_add_ps(_mm512_shuffle_f32x4(*c, *d, 0x44), _mm512_shuffle_f32x4(*c, *d, 0xee));
+    __m512 s =
+        _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+    s = _mm512_add_ps(s, _mm512_permute_ps(s, 0x4e));
+    s = _mm512_add_ps(s, _mm512_permute_ps(s, 0xb1));
+    const __m512i first = _mm512_castsi128_si512(_mm_setr_epi32(0, 4, 8, 12));
+    _mm_storeu_ps(out, _mm512_castps512_ps128(_mm512_permutexvar_ps(first, s)));
+}
 
 static inline vf vf_load_f16(const uint8_t *p)
 {
@@ -130,6 +146,16 @@ static inline vf vf_load_f16(const uint8_t *p)
 static inline vf vf_load_bf16(const uint8_t *p)
 {
     __m256i h = _mm256_loadu_si256((const __m256i *)(const void *)p);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+}
+/* The first n <= 16, zeros after them. */
+static inline vf vf_load_f16_n(const uint8_t *p, size_t n)
+{
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(vm_first(n), p));
+}
+static inline vf vf_load_bf16_n(const uint8_t *p, size_t n)
+{
+    __m256i h = _mm256_maskz_loadu_epi16(vm_first(n), p);
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
 }
 

@@ -4,14 +4,9 @@
 #include "kernels/ops_impl.h"
 #include "kernels/tables.h"
 
-static void op_dot_rows(float *s, const float *q, const float *k, size_t ldk, size_t T, size_t K)
-{
-    au_gemm_c(s, T, q, K, k, AU_F32, ldk, 1, T, K);
-}
-
 const au_kernels au_kernels_avx512 = {
     .name = "avx512",
-    .gemm = au_gemm_c,
-    .dot_rows = op_dot_rows,
+    .gemm = au_gemm_avx512,
+    .dot_rows = au_dot_rows_avx512,
     AU_OPS_TABLE,
 };

@@ -14,5 +14,7 @@ void au_gemm_avx2(float *y, size_t ldy, const float *x, size_t ldx, const void *
                   size_t ldw, size_t M, size_t N, size_t K);
 void au_gemm_avx512(float *y, size_t ldy, const float *x, size_t ldx, const void *w, au_dtype wtype,
                     size_t ldw, size_t M, size_t N, size_t K);
+void au_dot_rows_avx2(float *s, const float *q, const float *k, size_t ldk, size_t T, size_t K);
+void au_dot_rows_avx512(float *s, const float *q, const float *k, size_t ldk, size_t T, size_t K);
 
 #endif
