@@ -373,7 +373,7 @@ static void test_layout_as_stored(void **state)
     (void)state;
     static const char json[] =
         "{" UNIGRAM ",\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Strip\","
-                    "\"strip_left\":false,"
+        "\"strip_left\":false,"
         "\"strip_right\":true},{\"type\":\"Replace\",\"pattern\":{\"Regex\":\" "
         "{2,}\"},\"content\":\"\xe2\x96\x81\"}]},"
         "\"pre_tokenizer\":{\"type\":\"Metaspace\",\"prepend_scheme\":\"first\"}}";
