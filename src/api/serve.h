@@ -15,8 +15,7 @@
 typedef struct au_serve_config {
     const char *data_dir;      /* "./aulos-data"; created when missing */
     const char *listen;        /* "127.0.0.1:8080"; "[::1]:0"; port 0 takes a free one */
-    const char *const *models; /* folders (with a '/') or names; none: the model that ships. The
-                                  first is the default */
+    const char *const *models; /* folders, at least one; the first is the default */
     size_t n_models;
     const char *adapters_dir;      /* NULL: each model's adapters/ and <data>/adapters-in */
     int workers;                   /* worker processes; 0: this node only serves */
@@ -36,6 +35,7 @@ typedef struct au_serve_config {
     int max_connections;          /* beyond: 503 */
     int http_threads;             /* 1 ... 64 */
     bool insecure_no_auth;        /* listen on other than loopback addresses without keys */
+    const char *log_level;        /* of the workers; NULL: their default */
     const char *allowed_hosts; /* comma-separated host names accepted in Host and Origin, or NULL */
 } au_serve_config;
 

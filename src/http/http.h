@@ -75,6 +75,9 @@ int64_t au_http_started_ms(const au_http_request *rq); /* au_mono_ms when the he
 bool au_http_query_parse(au_http_request *rq, const char *const *allowed);
 const char *au_http_query(const au_http_request *rq, const char *name);
 
+/* Link: rel="next" to this path with the same parameters and another cursor. */
+void au_http_link_next(au_http_request *rq, const char *cursor);
+
 size_t au_http_body_len(const au_http_request *rq);
 /* The body as JSON, owned by the request. False: a 400 has been set as the reply. */
 bool au_http_body_json(au_http_request *rq, json_t **out);
@@ -107,9 +110,9 @@ au_http_result au_http_reply_file(au_http_request *rq, const au_http_file *file)
 
 au_http_result au_http_problem(au_http_request *rq, au_problem problem, const char *fmt, ...)
     AU_PRINTF(3, 4);
-/* Takes `errors` (an array) over. */
-au_http_result au_http_problem_errors(au_http_request *rq, au_problem problem, json_t *errors,
-                                      const char *fmt, ...) AU_PRINTF(4, 5);
+/* With the members of `more` beside the usual ones ({"errors": [...]}); takes it over. */
+au_http_result au_http_problem_more(au_http_request *rq, au_problem problem, json_t *more,
+                                    const char *fmt, ...) AU_PRINTF(4, 5);
 /* 500, with the details in the log only. */
 au_http_result au_http_internal(au_http_request *rq, const au_err *err);
 

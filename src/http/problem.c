@@ -55,15 +55,12 @@ const au_problem_info *au_problem_get(au_problem problem)
     return &problems[problem];
 }
 
-json_t *au_problem_json(au_problem problem, const char *detail, const char *request_id,
-                        json_t *errors)
+json_t *au_problem_json(au_problem problem, const char *detail, const char *request_id)
 {
     const au_problem_info *info = au_problem_get(problem);
-    json_t *type = json_sprintf("/problems/%s", info->slug);
-    json_t *j = json_pack("{s:o*, s:s, s:i, s:s*, s:s*, s:o*}", "type", type, "title", info->title,
-                          "status", info->status, "detail", detail, "request_id", request_id,
-                          "errors", errors);
-    return j;
+    return json_pack("{s:o, s:s, s:i, s:s*, s:s*}", "type",
+                     json_sprintf("/problems/%s", info->slug), "title", info->title, "status",
+                     info->status, "detail", detail, "request_id", request_id);
 }
 
 const char *au_http_reason(int status)

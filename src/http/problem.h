@@ -21,10 +21,9 @@ typedef struct au_problem_info {
 /* problem != NONE. Static storage. */
 const au_problem_info *au_problem_get(au_problem problem);
 
-/* {type, title, status, detail, request_id, errors}. detail, request_id and errors may be NULL;
- * `errors` is taken over. A new reference, or NULL when memory is exhausted. */
-json_t *au_problem_json(au_problem problem, const char *detail, const char *request_id,
-                        json_t *errors);
+/* {type, title, status, detail, request_id}. detail and request_id may be NULL. A new reference, or
+ * NULL when memory is exhausted. */
+json_t *au_problem_json(au_problem problem, const char *detail, const char *request_id);
 
 /* "Not Found" for 404; "Unknown" for a status that the server never sends. */
 const char *au_http_reason(int status);

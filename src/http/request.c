@@ -100,8 +100,8 @@ static bool refuse_query(au_http_request *rq, const char *name, const char *code
 {
     json_t *error =
         json_pack("{s:s, s:s, s:s*}", "parameter", name, "code", code, "did_you_mean", suggestion);
-    au_http_problem_errors(rq, AU_PROBLEM_BAD_QUERY, json_pack("[o]", error),
-                           "query parameter \"%s\" %s", name, what);
+    au_http_problem_more(rq, AU_PROBLEM_BAD_QUERY, json_pack("{s:[o]}", "errors", error),
+                         "query parameter \"%s\" %s", name, what);
     return false;
 }
 
@@ -134,6 +134,7 @@ static bool add_query(au_http_request *rq, const char *s, size_t len, const char
 bool au_http_query_parse(au_http_request *rq, const char *const *allowed)
 {
     const char *p = rq->head.query;
+    rq->n_query = 0; /* a handler that is called again parses again */
     while (p && *p) {
         size_t n = strcspn(p, "&");
         if (n && !add_query(rq, p, n, allowed))
@@ -152,6 +153,63 @@ const char *au_http_query(const au_http_request *rq, const char *name)
     return NULL;
 }
 
+static void encode(au_buf *b, const char *s)
+{
+    for (; *s; s++) {
+        unsigned char c = (unsigned char)*s;
+        bool plain = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
+                     strchr("-._~", c);
+        if (plain)
+            au_buf_char(b, *s);
+        else
+            au_buf_printf(b, "%%%02X", c);
+    }
+}
+
+void au_http_link_next(au_http_request *rq, const char *cursor)
+{
+    au_buf link;
+    au_buf_init(&link, AU_HTTP_LINE_MAX);
+    au_buf_printf(&link, "%s?", rq->head.path);
+    for (size_t i = 0; i < rq->n_query; i++) {
+        if (strcmp(rq->query[i].name, "cursor") == 0)
+            continue;
+        encode(&link, rq->query[i].name);
+        au_buf_char(&link, '=');
+        encode(&link, rq->query[i].value);
+        au_buf_char(&link, '&');
+    }
+    au_buf_str(&link, "cursor=");
+    encode(&link, cursor);
+    /* One that is too long for a request line would not be taken back: the body has the cursor,
+     * too. */
+    if (link.status == AU_OK)
+        au_http_set_header(rq, "Link", "<%s>; rel=\"next\"", au_buf_cstr(&link));
+    au_buf_deinit(&link);
+}
+
+/* JSON has integers of any size; jansson ends at 64 bits. Those beyond are made reals, so that the
+ * field they stand in can be named as out of range rather than the whole text refused. */
+static void widen_integers(au_buf *out, const char *text, size_t len)
+{
+    bool in_string = false;
+    for (size_t i = 0; i < len;) {
+        size_t n = 1;
+        bool digit = text[i] >= '0' && text[i] <= '9';
+        if (in_string && text[i] == '\\' && i + 1 < len)
+            n = 2;
+        else if (text[i] == '"')
+            in_string = !in_string;
+        else if (!in_string && digit)
+            while (i + n < len && strchr("0123456789+-.eE", text[i + n]) && text[i + n])
+                n++;
+        au_buf_append(out, text + i, n);
+        if (n > 18 && !in_string && strspn(text + i, "0123456789") >= n)
+            au_buf_str(out, ".0");
+        i += n;
+    }
+}
+
 bool au_http_body_json(au_http_request *rq, json_t **out)
 {
     au_err err;
@@ -160,6 +218,15 @@ bool au_http_body_json(au_http_request *rq, json_t **out)
         return false;
     }
     if (au_json_parse(&rq->json, rq->body.data, rq->body.len, "body", &err) != AU_OK) {
+        au_buf wide;
+        au_buf_init(&wide, rq->body.len + rq->body.len / 8 + 2);
+        widen_integers(&wide, rq->body.data, rq->body.len);
+        if (wide.status == AU_OK && wide.len > rq->body.len &&
+            au_json_parse(&rq->json, wide.data, wide.len, "body", NULL) != AU_OK)
+            rq->json = NULL;
+        au_buf_deinit(&wide);
+    }
+    if (!rq->json) {
         au_http_problem(rq, AU_PROBLEM_BAD_JSON, "%s", err.message);
         return false;
     }

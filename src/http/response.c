@@ -132,19 +132,23 @@ au_http_result au_http_reply_json(au_http_request *rq, int status, json_t *json)
     return reply_body(rq, status, "application/json");
 }
 
-static au_http_result reply_problem(au_http_request *rq, au_problem problem, json_t *errors,
+/* Merges `more` into the problem and takes it over. */
+static au_http_result reply_problem(au_http_request *rq, au_problem problem, json_t *more,
                                     const char *fmt, va_list ap) AU_PRINTF(4, 0);
-static au_http_result reply_problem(au_http_request *rq, au_problem problem, json_t *errors,
+static au_http_result reply_problem(au_http_request *rq, au_problem problem, json_t *more,
                                     const char *fmt, va_list ap)
 {
     response *res = &rq->res;
     au_buf detail;
     au_buf_init(&detail, 4096);
     au_buf_vprintf(&detail, fmt, ap);
-    json_t *j = au_problem_json(problem, au_buf_cstr(&detail), rq->id, errors);
+    json_t *j = au_problem_json(problem, au_buf_cstr(&detail), rq->id);
     au_buf_deinit(&detail);
+    if (j && more)
+        json_object_update(j, more);
     if (j)
         au_json_dump(&res->body, j);
+    json_decref(more);
     json_decref(j);
     au_http_set_header(rq, "Cache-Control", "no-store");
     return reply_body(rq, au_problem_get(problem)->status, "application/problem+json");
@@ -159,12 +163,12 @@ au_http_result au_http_problem(au_http_request *rq, au_problem problem, const ch
     return AU_HTTP_DONE;
 }
 
-au_http_result au_http_problem_errors(au_http_request *rq, au_problem problem, json_t *errors,
-                                      const char *fmt, ...)
+au_http_result au_http_problem_more(au_http_request *rq, au_problem problem, json_t *more,
+                                    const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
-    reply_problem(rq, problem, errors, fmt, ap);
+    reply_problem(rq, problem, more, fmt, ap);
     va_end(ap);
     return AU_HTTP_DONE;
 }

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: MIT */
+/* What every resource needs: the server's parts, writing, and the replies for what can go wrong
+ * anywhere. No state of its own. */
+#include "api/api.h"
+
+#include <string.h>
+
+au_api *au_api_of(const au_http_request *rq)
+{
+    return au_http_user(rq);
+}
+
+au_db *au_api_db(const au_http_request *rq)
+{
+    return au_http_thread_state(rq);
+}
+
+const char *au_api_id(const au_http_request *rq)
+{
+    const char *id = au_http_param(rq, "id");
+    return au_uuid_valid(id) ? id : NULL;
+}
+
+au_http_result au_api_busy(au_http_request *rq, int retry_after_s, const char *why)
+{
+    au_http_set_header(rq, "Retry-After", "%d", retry_after_s);
+    return au_http_problem(rq, AU_PROBLEM_UNAVAILABLE, "%s", why);
+}
+
+au_http_result au_api_failed(au_http_request *rq, au_status status, const au_err *err)
+{
+    if (status == AU_AGAIN)
+        return au_api_busy(rq, 1, "the database is busy");
+    if (status == AU_NOMEM)
+        return au_api_busy(rq, 1, "out of memory");
+    if (status == AU_NOSPACE)
+        return au_http_problem(rq, AU_PROBLEM_NO_SPACE, "no space is left for the database");
+    return au_http_internal(rq, err);
+}
+
+au_http_result au_api_not_found(au_http_request *rq, const char *what, const char *id)
+{
+    return au_http_problem(rq, AU_PROBLEM_NOT_FOUND, "no %s has the id \"%.80s\"", what, id);
+}
+
+au_http_result au_api_gone(au_http_request *rq, const char *what, const char *id)
+{
+    return au_http_problem(rq, AU_PROBLEM_GONE, "the %s %s was deleted", what, id);
+}
+
+typedef struct write_op {
+    au_api_outcome outcome; /* first: au_http_data points here */
+    au_http_request *rq;
+    au_write_fn fn;
+    au_http_handler then;
+} write_op;
+
+static au_status run_write(au_db *db, void *arg, au_err *err)
+{
+    write_op *op = arg;
+    return op->fn(db, op->outcome.arg, err);
+}
+
+static void write_done(void *arg, au_status status, const au_err *err)
+{
+    write_op *op = arg;
+    op->outcome.status = status;
+    if (status != AU_OK)
+        op->outcome.err = *err;
+    au_http_resume(op->rq, op->then);
+}
+
+au_http_result au_api_write(au_http_request *rq, au_write_fn fn, void *arg, au_http_handler then)
+{
+    au_err err;
+    write_op *op = au_arena_alloc(au_http_arena(rq), sizeof *op);
+    if (!op)
+        return au_api_busy(rq, 1, "out of memory");
+    op->outcome.arg = arg;
+    op->rq = rq;
+    op->fn = fn;
+    op->then = then;
+    au_http_set_data(rq, op);
+    if (au_writer_submit(au_api_of(rq)->writer, run_write, op, write_done, &err) != AU_OK)
+        return au_api_busy(rq, 1, "too many changes wait to be written");
+    return AU_HTTP_PENDING;
+}
+
+const au_api_outcome *au_api_outcome_of(const au_http_request *rq)
+{
+    return au_http_data(rq);
+}

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: MIT */
+/* What the resources of the API share: the server's parts, reading and writing the database from
+ * handlers, pages, and the JSON forms that occur in several of them. Internal to src/api.
+ *
+ * Handlers run on HTTP loop threads, each with a read-only connection of its own. They write
+ * through au_api_write, which hands the request to the writer thread and continues on the loop
+ * thread when the change is on the disk. */
+#ifndef AU_API_API_H
+#define AU_API_API_H
+
+#include <jansson.h>
+#include <stdatomic.h>
+
+#include "api/serve.h"
+#include "db/writer.h"
+#include "http/http.h"
+#include "jobs/catalog.h"
+#include "jobs/janitor.h"
+#include "jobs/job.h"
+#include "jobs/registry.h"
+#include "jobs/supervisor.h"
+#include "store/store.h"
+
+enum {
+    AU_TEXT_MAX_CHARS = 8192, /* of a prompt */
+    AU_LABEL_MAX_CHARS = 200, /* of labels and titles */
+    AU_COMPARISON_MAX_SAMPLES = 100,
+};
+
+typedef struct au_api {
+    const au_serve_config *config;
+    au_limits limits;
+    au_writer *writer;
+    au_store *store;
+    au_registry *registry;
+    au_janitor *janitor;                 /* NULL in tests */
+    _Atomic(au_supervisor *) supervisor; /* NULL before it is there, and with --workers 0 */
+    atomic_bool stopping;                /* SIGTERM came: not ready any more */
+} au_api;
+
+/* The one table of routes; user is an au_api, the thread state an au_db. */
+extern const au_http_route au_api_routes[];
+
+au_api *au_api_of(const au_http_request *rq);
+au_db *au_api_db(const au_http_request *rq); /* of this thread, for reading; not while pending */
+
+/* The problem for a failed operation: 503 where trying again helps, 507 for a full disk, else 500
+ * with the details in the log. */
+au_http_result au_api_failed(au_http_request *rq, au_status status, const au_err *err);
+/* 404 and 410 of a resource: "no job has the id ...". */
+au_http_result au_api_not_found(au_http_request *rq, const char *what, const char *id);
+au_http_result au_api_gone(au_http_request *rq, const char *what, const char *id);
+/* 503 with Retry-After. */
+au_http_result au_api_busy(au_http_request *rq, int retry_after_s, const char *why);
+
+/* Runs fn(db, arg) on the writer thread, then calls `then` on the loop thread, which finds the
+ * outcome with au_api_outcome. arg lives in the request's arena. Return what it returns. */
+au_http_result au_api_write(au_http_request *rq, au_write_fn fn, void *arg, au_http_handler then);
+typedef struct au_api_outcome {
+    void *arg;
+    au_status status;
+    au_err err; /* valid when status is not AU_OK */
+} au_api_outcome;
+const au_api_outcome *au_api_outcome_of(const au_http_request *rq);
+
+/* The parameter {id}; NULL when it is not a UUID at all, so that nothing has that id. */
+const char *au_api_id(const au_http_request *rq);
+
+/* ---- Pages (api_page.c) ---- */
+
+typedef struct au_page {
+    int limit;
+    const char *before_id; /* from the cursor; NULL: the first page */
+} au_page;
+
+/* Reads limit and cursor of a parsed query. False: a 400 has been set. */
+bool au_page_parse(au_http_request *rq, au_page *page);
+/* {data, has_more, next_cursor} and the Link. Takes `data` over; last_id: of its last element, or
+ * NULL. */
+au_http_result au_page_reply(au_http_request *rq, json_t *data, bool has_more, const char *last_id);
+/* 400 that names the parameter. `expected` completes "is not ...". */
+bool au_query_refuse(au_http_request *rq, const char *name, const char *expected);
+/* A parameter that must be a UUID when it is given. False: a 400 has been set. */
+bool au_query_uuid(au_http_request *rq, const char *name, const char **out);
+/* Opaque text of a place in a list, and back. */
+void au_cursor_encode(char out[AU_UUID_TEXT], const char *id);
+bool au_cursor_decode(char id[AU_UUID_TEXT], const char *cursor);
+/* RFC 3339 with any offset, to Unix milliseconds. */
+bool au_time_parse(const char *text, int64_t *unix_ms);
+
+/* ---- JSON forms: new references, NULL when memory is exhausted ---- */
+
+json_t *au_time_json(int64_t unix_ms);       /* null for 0 */
+json_t *au_text_json(const char *json_text); /* the value that the text is; null for NULL */
+json_t *au_adapter_use_json(const char *id, const char *name, double strength,
+                            const char *sha256); /* null for id NULL */
+json_t *au_job_json(const au_job *job);
+json_t *au_sample_json(const au_sample *sample);
+json_t *au_prompt_json(const au_prompt *prompt);
+/* Appends `item`, taken over; a NULL item makes the whole list NULL, so that a reply never lacks
+ * one silently. */
+void au_list_add(json_t **list, json_t *item);
+
+/* ---- Handlers ---- */
+
+au_http_result au_get_index(au_http_request *rq);
+au_http_result au_get_health(au_http_request *rq);
+au_http_result au_get_ready(au_http_request *rq);
+au_http_result au_post_prompt(au_http_request *rq);
+au_http_result au_list_prompts(au_http_request *rq);
+au_http_result au_get_prompt(au_http_request *rq);
+au_http_result au_delete_prompt(au_http_request *rq);
+au_http_result au_post_job(au_http_request *rq);
+au_http_result au_list_jobs(au_http_request *rq);
+au_http_result au_get_job(au_http_request *rq);
+au_http_result au_cancel_job(au_http_request *rq);
+au_http_result au_list_samples(au_http_request *rq);
+au_http_result au_get_sample(au_http_request *rq);
+au_http_result au_get_audio(au_http_request *rq);
+au_http_result au_get_audio_as(au_http_request *rq);
+au_http_result au_list_adapters(au_http_request *rq);
+au_http_result au_get_adapter(au_http_request *rq);
+au_http_result au_list_models(au_http_request *rq);
+au_http_result au_get_model(au_http_request *rq);
+au_http_result au_post_comparison(au_http_request *rq);
+au_http_result au_list_comparisons(au_http_request *rq);
+au_http_result au_get_comparison(au_http_request *rq);
+
+#endif

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: MIT */
+/* The routes of the server, all of them. */
+#include "api/api.h"
+
+const au_http_route au_api_routes[] = {
+    {"GET", "/", au_get_index, 0},
+    {"GET", "/healthz", au_get_health, 0},
+    {"GET", "/readyz", au_get_ready, 0},
+    {"POST", "/v1/prompts", au_post_prompt, AU_ROUTE_JSON},
+    {"GET", "/v1/prompts", au_list_prompts, 0},
+    {"GET", "/v1/prompts/{id}", au_get_prompt, 0},
+    {"DELETE", "/v1/prompts/{id}", au_delete_prompt, 0},
+    {"POST", "/v1/jobs", au_post_job, AU_ROUTE_JSON},
+    {"GET", "/v1/jobs", au_list_jobs, 0},
+    {"GET", "/v1/jobs/{id}", au_get_job, 0},
+    {"POST", "/v1/jobs/{id}/cancel", au_cancel_job, AU_ROUTE_JSON},
+    {"GET", "/v1/samples", au_list_samples, 0},
+    {"GET", "/v1/samples/{id}", au_get_sample, 0},
+    {"GET", "/v1/samples/{id}/audio", au_get_audio, 0},
+    {"GET", "/v1/samples/{id}/audio.{ext}", au_get_audio_as, 0},
+    {"GET", "/v1/adapters", au_list_adapters, 0},
+    {"GET", "/v1/adapters/{id}", au_get_adapter, 0},
+    {"GET", "/v1/models", au_list_models, 0},
+    {"GET", "/v1/models/{name}", au_get_model, 0},
+    {"POST", "/v1/comparisons", au_post_comparison, AU_ROUTE_JSON},
+    {"GET", "/v1/comparisons", au_list_comparisons, 0},
+    {"GET", "/v1/comparisons/{id}", au_get_comparison, 0},
+    {NULL, NULL, NULL, 0},
+};
