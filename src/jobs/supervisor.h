@@ -27,7 +27,7 @@ typedef struct au_supervisor_config {
 AU_MUST_CHECK au_status au_supervisor_new(au_supervisor **out, const au_supervisor_config *config,
                                           au_err *err);
 /* For readiness: how many workers are alive, and why the last one ended that could not start ("" if
- * none). `why` holds `size` bytes. */
+ * none). `why` holds `size` bytes, or is NULL. */
 int au_supervisor_alive(au_supervisor *s, char *why, size_t size);
 /* SIGKILL to the worker of that id, if it is one of ours. Any thread. */
 void au_supervisor_kill(au_supervisor *s, const char *worker_id);

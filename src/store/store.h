@@ -39,7 +39,7 @@ AU_MUST_CHECK au_status au_store_open_read(au_store *store, const char *key, int
                                            uint64_t *size, au_err *err);
 AU_MUST_CHECK au_status au_store_exists(au_store *store, const char *key, bool *exists,
                                         au_err *err);
-/* A missing object is no error. */
+/* Removes the object and what an unfinished write of it left. A missing object is no error. */
 AU_MUST_CHECK au_status au_store_delete(au_store *store, const char *key, au_err *err);
 
 /* Calls fn for every key that begins with `prefix` ("" or a folder ending in '/'), in no order. fn

@@ -18,7 +18,6 @@
 #include "base/clock.h"
 #include "base/fs.h"
 #include "base/mem.h"
-#include "base/uuid.h"
 #include "store/backend.h"
 
 enum { PATH_MAX_BYTES = 4096, PUT_TRIES = 8, COPY_BYTES = 1 << 16, LIST_DEPTH = 8 };
@@ -66,14 +65,24 @@ done:
     return st;
 }
 
-/* A new file in .tmp/. */
-static au_status open_tmp(int *fd, char *path, const fs_store *s, au_err *err)
+/* The place in .tmp/ where an object is written: found again by its key, so that deleting the key
+ * removes what a dead writer left there too. */
+static au_status tmp_path(char *out, const fs_store *s, const char *key, au_err *err)
 {
-    char id[AU_UUID_TEXT];
-    au_uuid7(id);
-    au_status st = make_path(path, s, ".tmp/", id, err);
+    char flat[AU_STORE_KEY];
+    size_t i = 0;
+    for (; key[i]; i++)
+        flat[i] = key[i] == '/' ? '+' : key[i];
+    flat[i] = 0;
+    return make_path(out, s, ".tmp/", flat, err);
+}
+
+static au_status open_tmp(int *fd, char *path, const fs_store *s, const char *key, au_err *err)
+{
+    au_status st = tmp_path(path, s, key, err);
     if (st != AU_OK)
         return st;
+    (void)unlink(path); /* of a writer that died */
     *fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     return *fd >= 0 ? AU_OK : au_fail_errno(err, errno, "cannot create %s", path);
 }
@@ -134,7 +143,8 @@ static void discard(int fd, const char *tmp)
 {
     if (fd >= 0)
         close(fd);
-    (void)unlink(tmp); /* gone already after a successful rename */
+    if (tmp[0])
+        (void)unlink(tmp); /* gone already after a successful rename */
 }
 
 static au_status put(au_store *store, const char *key, const void *data, size_t len, au_err *err)
@@ -143,7 +153,7 @@ static au_status put(au_store *store, const char *key, const void *data, size_t 
     char tmp[PATH_MAX_BYTES] = "";
     int fd = -1;
     au_status st = AU_OK;
-    AU_TRY(open_tmp(&fd, tmp, s, err));
+    AU_TRY(open_tmp(&fd, tmp, s, key, err));
     AU_TRY(write_all(fd, data, len, tmp, err));
     AU_TRY(publish(s, &fd, tmp, key, err));
 done:
@@ -164,7 +174,7 @@ static au_status put_file(au_store *store, const char *key, const char *path, au
         st = au_fail_errno(err, errno, "cannot open %s", path);
         goto done;
     }
-    AU_TRY(open_tmp(&fd, tmp, s, err));
+    AU_TRY(open_tmp(&fd, tmp, s, key, err));
     for (;;) {
         ssize_t n = read(from, block, COPY_BYTES);
         if (n < 0 && errno == EINTR)
@@ -236,10 +246,13 @@ static void prune(const fs_store *s, char *path)
 static au_status delete_object(au_store *store, const char *key, au_err *err)
 {
     fs_store *s = (fs_store *)store;
-    char path[PATH_MAX_BYTES];
+    char path[PATH_MAX_BYTES], tmp[PATH_MAX_BYTES];
     au_status st = make_path(path, s, key, "", err);
+    if (st == AU_OK)
+        st = tmp_path(tmp, s, key, err);
     if (st != AU_OK)
         return st;
+    (void)unlink(tmp);
     if (unlink(path) != 0) {
         if (errno == ENOENT || errno == ENOTDIR)
             return AU_OK;

@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: MIT */
+/* The SQL layer and the writer thread. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/clock.h"
+#include "db/writer.h"
+#include "jobs_fixture.h"
+
+static int setup(void **state)
+{
+    fixture *f = calloc(1, sizeof *f);
+    fixture_open(f);
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    fixture_close(*state);
+    free(*state);
+    return 0;
+}
+
+static void test_values(void **state)
+{
+    fixture *f = *state;
+    const int64_t some = 5;
+    au_rows *rows;
+    bool has_row;
+    OK(au_db_exec(f->db, NULL, &f->err,
+                  "CREATE TABLE t (a TEXT, b INTEGER, c REAL, d BLOB, e INTEGER)", ""));
+    OK(au_db_exec(f->db, NULL, &f->err, "INSERT INTO t VALUES (?1, ?2, ?3, ?4, ?5)", "tidbo",
+                  "text", (int64_t)-7, 0.25, "\0\1", (size_t)2, &some));
+    OK(au_db_exec(f->db, NULL, &f->err, "INSERT INTO t VALUES (?1, ?2, ?3, ?4, ?5)", "tidbo", NULL,
+                  (int64_t)0, (double)NAN, NULL, (size_t)0, NULL));
+    OK(au_db_query(&rows, f->db, &f->err, "SELECT a, b, c, d, e FROM t ORDER BY rowid", ""));
+    OK(au_rows_next(rows, &has_row, &f->err));
+    assert_true(has_row);
+    assert_string_equal(au_rows_text(rows, 0), "text");
+    assert_int_equal(au_rows_int(rows, 1), -7);
+    assert_true(au_rows_double(rows, 2) == 0.25);
+    size_t len;
+    assert_memory_equal(au_rows_blob(rows, 3, &len), "\0\1", 2);
+    assert_int_equal(len, 2);
+    assert_int_equal(au_rows_int(rows, 4), 5);
+    OK(au_rows_next(rows, &has_row, &f->err));
+    assert_null(au_rows_text(rows, 0));
+    assert_true(isnan(au_rows_double(rows, 2)));
+    assert_null(au_rows_blob(rows, 3, &len));
+    assert_true(au_rows_is_null(rows, 4));
+    OK(au_rows_next(rows, &has_row, &f->err));
+    assert_false(has_row);
+    OK(au_rows_next(rows, &has_row, &f->err));
+    assert_false(has_row);
+    au_rows_close(&rows);
+    int64_t n;
+    OK(au_db_exec(f->db, &n, &f->err, "DELETE FROM t", ""));
+    assert_int_equal(n, 2);
+    OK(au_db_int(&n, f->db, 42, &f->err, "SELECT b FROM t", ""));
+    assert_int_equal(n, 42);
+    assert_int_equal(au_db_exec(f->db, NULL, &f->err, "NONSENSE", ""), AU_INTERNAL);
+}
+
+/* More texts than the cache holds, and one text twice at once. */
+static void test_statement_cache(void **state)
+{
+    fixture *f = *state;
+    char sql[64];
+    for (int round = 0; round < 2; round++) {
+        for (int i = 0; i < 300; i++) {
+            int64_t n;
+            snprintf(sql, sizeof sql, "SELECT %d", i);
+            OK(au_db_int(&n, f->db, -1, &f->err, sql, ""));
+            assert_int_equal(n, i);
+        }
+    }
+    au_rows *a, *b;
+    bool has_row;
+    OK(au_db_query(&a, f->db, &f->err, "SELECT ?1", "i", (int64_t)1));
+    OK(au_db_query(&b, f->db, &f->err, "SELECT ?1", "i", (int64_t)2));
+    OK(au_rows_next(a, &has_row, &f->err));
+    OK(au_rows_next(b, &has_row, &f->err));
+    assert_int_equal(au_rows_int(a, 0), 1);
+    assert_int_equal(au_rows_int(b, 0), 2);
+    au_rows_close(&a);
+    au_rows_close(&b);
+}
+
+static void test_versions(void **state)
+{
+    fixture *f = *state;
+    au_db *other = NULL;
+    char path[128];
+    snprintf(path, sizeof path, "%s/none.db", f->dir);
+    assert_int_equal(au_db_open(&other, path, NULL, &f->err), AU_NOT_FOUND);
+    assert_int_equal(au_db_open(&other, "postgresql://x/y", NULL, &f->err), AU_UNSUPPORTED);
+    OK(au_db_migrate(f->db_path, &f->err)); /* nothing to do */
+    OK(au_db_exec(f->db, NULL, &f->err, "PRAGMA user_version = 99", ""));
+    assert_int_equal(au_db_open(&other, f->db_path, NULL, &f->err), AU_UNSUPPORTED);
+    assert_non_null(strstr(f->err.message, "99"));
+    char expected[32];
+    snprintf(expected, sizeof expected, "%d", au_db_schema_version());
+    assert_non_null(strstr(f->err.message, expected));
+    assert_int_equal(au_db_migrate(f->db_path, &f->err), AU_UNSUPPORTED);
+    assert_non_null(strstr(f->err.message, "99"));
+    snprintf(path, sizeof path, "%s/garbage.db", f->dir);
+    char junk[4096];
+    memset(junk, 'x', sizeof junk);
+    OK(au_file_write(path, junk, sizeof junk, true, &f->err));
+    assert_int_equal(au_db_open(&other, path, NULL, &f->err), AU_CORRUPT);
+    assert_null(other);
+}
+
+static void test_readers_cannot_write(void **state)
+{
+    fixture *f = *state;
+    au_db *reader;
+    OK(au_db_open(&reader, f->db_path, &(au_db_options){.read_only = true}, &f->err));
+    assert_int_not_equal(au_db_exec(reader, NULL, &f->err, "DELETE FROM jobs", ""), AU_OK);
+    /* A reader's view holds still while others write. */
+    char id[AU_UUID_TEXT];
+    au_job_new job = plain_job();
+    int64_t n;
+    OK(au_db_begin_read(reader, &f->err));
+    OK(au_db_int(&n, reader, -1, &f->err, "SELECT COUNT(*) FROM jobs", ""));
+    submit(f, &job, id);
+    OK(au_db_int(&n, reader, -1, &f->err, "SELECT COUNT(*) FROM jobs", ""));
+    assert_int_equal(n, 0);
+    OK(au_db_commit(reader, &f->err));
+    OK(au_db_int(&n, reader, -1, &f->err, "SELECT COUNT(*) FROM jobs", ""));
+    assert_int_equal(n, 1);
+    au_db_close(&reader);
+}
+
+static void test_busy(void **state)
+{
+    fixture *f = *state;
+    au_db *other;
+    OK(au_db_open(&other, f->db_path, &(au_db_options){.busy_timeout_ms = 50}, &f->err));
+    OK(au_db_begin(f->db, AU_DB_DURABLE, &f->err));
+    assert_int_equal(au_db_begin(other, AU_DB_DURABLE, &f->err), AU_AGAIN);
+    au_db_rollback(f->db);
+    OK(au_db_begin(other, AU_DB_RELAXED, &f->err));
+    assert_true(au_db_in_transaction(other));
+    au_db_close(&other); /* rolls back */
+    OK(au_db_begin(f->db, AU_DB_DURABLE, &f->err));
+    au_db_rollback(f->db);
+}
+
+/* ---- Writer -------------------------------------------------------------------------------------
+ */
+
+enum { THREADS = 8, EACH = 60 };
+
+typedef struct order {
+    au_writer *writer;
+    int number;
+    atomic_int *done, *failed;
+} order;
+
+static au_status insert_number(au_db *db, void *arg, au_err *err)
+{
+    order *o = arg;
+    au_status st = au_db_exec(db, NULL, err, "INSERT INTO n VALUES (?1)", "i", (int64_t)o->number);
+    /* Every seventh fails after its insert: its savepoint takes it back. */
+    if (st == AU_OK && o->number % 7 == 0)
+        st = au_fail(err, AU_CONFLICT, "number %d", o->number);
+    return st;
+}
+
+static void number_done(void *arg, au_status status, const au_err *err)
+{
+    order *o = arg;
+    if (status == AU_OK) {
+        atomic_fetch_add(o->done, 1);
+    } else if (status == AU_CONFLICT && strncmp(err->message, "number", 6) == 0) {
+        atomic_fetch_add(o->failed, 1);
+    }
+    free(o);
+}
+
+static atomic_int done_count, failed_count, next_number;
+
+static void *submit_numbers(void *arg)
+{
+    for (int i = 0; i < EACH; i++) {
+        order *o = calloc(1, sizeof *o);
+        *o = (order){.number = atomic_fetch_add(&next_number, 1),
+                     .done = &done_count,
+                     .failed = &failed_count};
+        if (au_writer_submit(arg, insert_number, o, number_done, NULL) != AU_OK)
+            abort();
+    }
+    return NULL;
+}
+
+static void test_writer_groups(void **state)
+{
+    fixture *f = *state;
+    au_writer *w;
+    pthread_t threads[THREADS];
+    OK(au_db_exec(f->db, NULL, &f->err, "CREATE TABLE n (n INTEGER PRIMARY KEY)", ""));
+    OK(au_writer_new(&w, f->db_path, 0, &f->err));
+    for (int i = 0; i < THREADS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, submit_numbers, w), 0);
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    order o = {.number = THREADS * EACH + 1};
+    OK(au_writer_run(w, insert_number, &o, &f->err));
+    o.number = 700000;
+    assert_int_equal(au_writer_run(w, insert_number, &o, &f->err), AU_CONFLICT);
+    assert_string_equal(f->err.message, "number 700000");
+    au_writer_free(&w); /* executes all that was accepted */
+    int expected_failures = (THREADS * EACH + 6) / 7;
+    assert_int_equal(failed_count, expected_failures);
+    assert_int_equal(done_count, THREADS * EACH - expected_failures);
+    assert_int_equal(count(f, "SELECT COUNT(*) FROM n"), done_count + 1);
+    assert_int_equal(count(f, "SELECT COUNT(*) FROM n WHERE n % 7 = 0"), 0);
+}
+
+static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+
+static au_status wait_at_gate(au_db *db, void *arg, au_err *err)
+{
+    (void)db;
+    (void)arg;
+    (void)err;
+    pthread_mutex_lock(&gate);
+    pthread_mutex_unlock(&gate);
+    return AU_OK;
+}
+
+static void count_done(void *arg, au_status status, const au_err *err)
+{
+    (void)err;
+    if (status == AU_OK)
+        atomic_fetch_add((atomic_int *)arg, 1);
+}
+
+static void test_writer_limit(void **state)
+{
+    fixture *f = *state;
+    au_writer *w;
+    atomic_int n = 0;
+    OK(au_writer_new(&w, f->db_path, 2, &f->err));
+    pthread_mutex_lock(&gate);
+    int accepted = 0;
+    au_status st = AU_OK;
+    while (st == AU_OK && accepted < 100) {
+        st = au_writer_submit(w, wait_at_gate, &n, count_done, &f->err);
+        accepted += st == AU_OK;
+    }
+    assert_int_equal(st, AU_LIMIT);
+    assert_in_range(accepted, 2, 4);
+    pthread_mutex_unlock(&gate);
+    au_writer_free(&w);
+    assert_int_equal(n, accepted);
+}
+
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        T(test_values), T(test_statement_cache), T(test_versions),     T(test_readers_cannot_write),
+        T(test_busy),   T(test_writer_groups),   T(test_writer_limit),
+    };
+    return cmocka_run_group_tests_name("db", tests, NULL, NULL);
+}
