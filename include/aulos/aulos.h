@@ -103,6 +103,7 @@ typedef struct au_model_info {
         hf_top_p; /* the checkpoint's generation_config.json, "hf" preset */
     int hf_top_k;
     uint64_t weights_bytes; /* of all weight files */
+    int text_vocab;         /* rows of the text encoder's table: token ids are below it */
 } au_model_info;
 
 /* Opens a checkpoint folder. options may be NULL. Several problems are listed together in

@@ -143,6 +143,13 @@ static au_status tokens_of(const au_model *m, const char *text, int32_t **ids, s
     au_status st = au_tokenizer_encode(m->tokenizer, text, strlen(text), max, ids, n, err);
     if (st == AU_LIMIT)
         return au_fail(err, AU_INVALID, "the prompt has more than %zu tokens", max);
+    /* A tokenizer may know more pieces than the table has rows (sentinels, as a rule). */
+    for (size_t i = 0; st == AU_OK && i < *n; i++)
+        if ((*ids)[i] >= m->info.text_vocab)
+            return au_fail(
+                err, AU_INVALID,
+                "the prompt has token id %d, the model's text encoder knows ids below %d",
+                (int)(*ids)[i], m->info.text_vocab);
     return st;
 }
 

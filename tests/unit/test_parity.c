@@ -87,7 +87,7 @@ static void free_outcome(outcome *o)
 
 static json_t *load(const char *dir, const char *name)
 {
-    char path[1024];
+    char path[2200];
     json_t *j = NULL;
     snprintf(path, sizeof path, "%s/%s", dir, name);
     if (au_json_load(&j, path, 1 << 20, NULL) != AU_OK)
@@ -117,7 +117,7 @@ static double relative(const float *got, const float *want, size_t n)
 /* Error of a whole f32 stage; fails if the shape differs. NAN where the case has no such file. */
 static double compare_stage(const outcome *o, int index, const char *dir)
 {
-    char path[1024];
+    char path[2200];
     npy want;
     snprintf(path, sizeof path, "%s/%s.npy", dir, stage_names[index]);
     if (!npy_read(&want, path))
@@ -137,7 +137,7 @@ static double compare_stage(const outcome *o, int index, const char *dir)
 
 static void compare_exact(const outcome *o, int index, const char *dir)
 {
-    char path[1024];
+    char path[2200];
     npy want;
     snprintf(path, sizeof path, "%s/%s.npy", dir, stage_names[index]);
     assert_true(npy_read(&want, path));
@@ -158,7 +158,7 @@ static void compare_exact(const outcome *o, int index, const char *dir)
 static void compare_logits(const outcome *o, const json_t *spec, const char *dir, double *near,
                            double *far)
 {
-    char path[1024];
+    char path[2200];
     npy want;
     *near = *far = NAN;
     snprintf(path, sizeof path, "%s/logits.npy", dir);
@@ -192,7 +192,7 @@ static void compare_logits(const outcome *o, const json_t *spec, const char *dir
 static double compare_audio(const float *got, size_t total, bool planar, const json_t *spec,
                             const char *dir)
 {
-    char path[1024];
+    char path[2200];
     npy want;
     snprintf(path, sizeof path, "%s/audio.npy", dir);
     if (!npy_read(&want, path))
@@ -249,7 +249,7 @@ static void fill_row(au_row *row, au_params *params, const json_t *spec, const c
 
 static au_model *open_model(const char *name)
 {
-    char path[1024];
+    char path[2200];
     au_err err;
     au_model *model;
     snprintf(path, sizeof path, "%s/checkpoints/%s", fixtures, name);
@@ -261,7 +261,7 @@ static au_model *open_model(const char *name)
 static au_adapter *open_adapter(au_model *model, const json_t *spec)
 {
     const char *name = json_string_value(json_object_get(spec, "adapter"));
-    char path[1024];
+    char path[2200];
     au_err err;
     au_adapter *adapter;
     if (!name)
@@ -294,7 +294,7 @@ static void run_case(const char *checkpoint, const char *name, const char *dir)
     if (au_generate(&q, &err) != AU_OK)
         fail_msg("%s", err.message);
     /* Some cases repeat another one's arrays. */
-    char other[1024];
+    char other[2048];
     const char *same = json_string_value(json_object_get(spec, "same_as"));
     if (same) {
         snprintf(other, sizeof other, "%s/%s", fixtures, same);
@@ -357,7 +357,7 @@ static void free_list(char **names, size_t n)
 static void each_case(void (*fn)(const char *checkpoint, const char *name, const char *dir),
                       const char *file)
 {
-    char cases[600], dir[1024], path[1100];
+    char cases[600], dir[1600], path[2200];
     size_t n, m, ran = 0;
     snprintf(cases, sizeof cases, "%s/cases", fixtures);
     char **checkpoints = list(cases, &n);
@@ -398,7 +398,7 @@ static void run_batch(const char *checkpoint, const char *name, const char *dir)
     au_row row[16];
     au_params params[16];
     json_t *specs[16];
-    char want_dir[16][1024];
+    char want_dir[16][2048];
     outcome all = {0}, alone = {0};
     au_err err;
     assert_in_range(n, 2, 16);

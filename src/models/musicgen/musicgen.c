@@ -28,12 +28,6 @@ static au_status open_net(au_net **out, const au_source *source, au_pool *pool, 
     mg_config_read(&net->config, source->config, source->generation, &problems);
     if (!problems.count)
         AU_TRY(mg_weights_bind(net, source->tensors, &problems, err));
-    if (!problems.count && source->tokenizer &&
-        au_tokenizer_vocab(source->tokenizer) > net->config.text.vocab)
-        mg_problem(&problems, AU_CORRUPT,
-                   "%s gives ids up to %d, config.json: text_encoder.vocab_size is %d",
-                   au_tokenizer_file(source->tokenizer),
-                   (int)au_tokenizer_vocab(source->tokenizer) - 1, net->config.text.vocab);
     if (problems.unlisted)
         st = au_fail(err, problems.status, "%s\nand %zu more problems", au_buf_cstr(&problems.text),
                      problems.unlisted);
@@ -58,6 +52,7 @@ static void net_info(const au_net *net, au_model_info *info)
     info->codebooks = c->lm.codebooks;
     info->vocab = c->lm.vocab;
     info->text_width = c->text.width;
+    info->text_vocab = c->text.vocab;
     info->width = c->lm.width;
     info->layers = c->lm.layers;
     info->trained_s = 30; /* every published MusicGen; the config has no field for it */
