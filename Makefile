@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: MIT
-# A thin front for meson. `make help` lists the targets; CC, BUILD, JOBS and DESTDIR may be set on the command line.
+# A thin front for meson. `make help` lists the targets; CC, BUILD, JOBS, PREFIX, DESTDIR and PROMPT (of the demo) may be
+# set on the command line.
 BUILD ?= build
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 PREFIX ?= /usr/local
 MESON_FLAGS ?=
 NINJA = ninja -C $(BUILD) -j$(JOBS)
+PROMPT ?=
 SETUP = test -f $(1)/build.ninja || meson setup $(1) --prefix $(PREFIX) $(MESON_FLAGS) $(2)
 SANITIZE = -Dbuildtype=debugoptimized -Db_lundef=false
 
@@ -38,7 +40,7 @@ deps:
 demo:
 	@tools/deps.sh build run
 	@$(MAKE) --no-print-directory all
-	@python3 tools/demo.py $(BUILD)
+	@python3 tools/demo.py $(BUILD) "$(PROMPT)"
 
 test:
 	@tools/deps.sh build run test

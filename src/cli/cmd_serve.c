@@ -67,6 +67,7 @@ int au_command_serve(const au_options *o)
     c.max_connections = (int)au_options_int(o, AU_OPT_MAX_CONNECTIONS);
     c.http_threads = (int)au_options_int(o, AU_OPT_HTTP_THREADS);
     c.insecure_no_auth = au_options_flag(o, AU_OPT_INSECURE_NO_AUTH);
+    c.log_level = au_options_text(o, AU_OPT_LOG_LEVEL);
     c.allowed_hosts = au_options_text(o, AU_OPT_ALLOWED_HOSTS);
     AU_TRY(au_serve(&c, err));
 done:
