@@ -14,6 +14,15 @@
 
 static const char file[] = "adapter_config.json";
 
+/* Far above any use; keeps every product of ranks and sizes small. */
+enum { MAX_RANK = 65536 };
+static const char rank_words[] = "an integer from 1 to 65536";
+
+static bool is_rank(const json_t *j)
+{
+    return json_is_integer(j) && json_integer_value(j) >= 1 && json_integer_value(j) <= MAX_RANK;
+}
+
 /* Kinds of LoRA whose arithmetic is another one. */
 static const char *const unsupported[] = {
     "layer_replication", "target_parameters", "trainable_token_indices",
@@ -138,9 +147,9 @@ static void read_numbers(au_adapter_config *c, au_problems *problems)
                  *alpha = json_object_get(c->json, "lora_alpha");
     c->r = 8;
     c->alpha = 8;
-    if (r && (!json_is_integer(r) || json_integer_value(r) < 1))
-        au_problem(problems, AU_INVALID, "%s: r is %s, expected an integer >= 1", file,
-                   value_text(text, sizeof text, r));
+    if (r && !is_rank(r))
+        au_problem(problems, AU_INVALID, "%s: r is %s, expected %s", file,
+                   value_text(text, sizeof text, r), rank_words);
     else if (r)
         c->r = json_integer_value(r);
     if (alpha && !json_is_number(alpha))
@@ -165,11 +174,9 @@ static au_status read_patterns(au_patterns *p, const json_t *config, const char 
     }
     json_object_foreach(object, key, value)
     {
-        if (integers ? !json_is_integer(value) || json_integer_value(value) < 1
-                     : !json_is_number(value)) {
+        if (integers ? !is_rank(value) : !json_is_number(value)) {
             au_problem(problems, AU_INVALID, "%s: %s of \"%s\" is %s, expected %s", file, name, key,
-                       value_text(text, sizeof text, value),
-                       integers ? "an integer >= 1" : "a number");
+                       value_text(text, sizeof text, value), integers ? rank_words : "a number");
             continue;
         }
         au_err why;

@@ -8,48 +8,66 @@
 
 #include "base/mem.h"
 
-/* row[i] += c * v[i] */
-static void add_scaled(float *restrict row, const float *restrict v, float c, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        row[i] += c * v[i];
-}
+/* Columns at a time: so many of 16 ranks of A, and of a row of W, fit the first-level cache. */
+enum { COLUMNS = 256 };
 
-/* out[o] = sum of squares of row o of W + s B A. */
-static void linear_squares(double *out, const au_delta *d, const au_module *m, float s,
-                           float *delta, float *w)
+/* row[i] = sum over j of c[j] * v[j * stride + i], in ascending j, n <= COLUMNS. */
+static void combine(float *restrict row, const float *v, size_t stride, const float *c, float scale,
+                    size_t r, size_t n)
 {
-    size_t in = (size_t)m->in, r = (size_t)d->rank;
-    for (size_t o = 0; o < (size_t)m->out; o++) {
-        for (size_t i = 0; i < in; i++)
-            delta[i] = 0;
-        for (size_t j = 0; j < r; j++)
-            add_scaled(delta, d->a + j * in, s * d->b[o * r + j], in);
-        au_tensor_read_f32(m->weight, o * in, in, w);
-        double sum = 0;
-        for (size_t i = 0; i < in; i++) {
-            double v = (double)(w[i] + delta[i]);
-            sum += v * v;
-        }
-        out[o] = sum;
+    size_t j = 0;
+    for (size_t i = 0; i < n; i++)
+        row[i] = 0;
+    for (; j + 4 <= r; j += 4) {
+        const float *v0 = v + j * stride, *v1 = v0 + stride, *v2 = v1 + stride, *v3 = v2 + stride;
+        float c0 = scale * c[j], c1 = scale * c[j + 1], c2 = scale * c[j + 2],
+              c3 = scale * c[j + 3];
+        for (size_t i = 0; i < n; i++)
+            row[i] = (((row[i] + c0 * v0[i]) + c1 * v1[i]) + c2 * v2[i]) + c3 * v3[i];
+    }
+    for (; j < r; j++) {
+        float c0 = scale * c[j];
+        for (size_t i = 0; i < n; i++)
+            row[i] += c0 * v[j * stride + i];
     }
 }
 
-/* out[o] = sum over the rows n of the square of E[n, o] + s (B A)[o, n]; bt is B transposed, [rank,
- * out]. */
-static void embedding_squares(double *out, const au_delta *d, const au_module *m, float s,
-                              float *delta, float *w, const float *bt)
+/* squares[o] = sum of squares of row o of W + s B A. */
+static void linear_squares(double *squares, const au_delta *d, const au_module *m, float s)
 {
+    float delta[COLUMNS], w[COLUMNS];
+    size_t in = (size_t)m->in, r = (size_t)d->rank;
+    for (size_t from = 0; from < in; from += COLUMNS) {
+        size_t n = in - from < COLUMNS ? in - from : COLUMNS;
+        for (size_t o = 0; o < (size_t)m->out; o++) {
+            combine(delta, d->a + from, in, d->b + o * r, s, r, n);
+            au_tensor_read_f32(m->weight, o * in + from, n, w);
+            double sum = 0;
+            for (size_t i = 0; i < n; i++) {
+                double v = (double)(w[i] + delta[i]);
+                sum += v * v;
+            }
+            squares[o] += sum;
+        }
+    }
+}
+
+/* squares[o] = sum over the rows n of the square of E[n, o] + s (B A)[o, n]; bt is B transposed,
+ * [rank, out]. */
+static void embedding_squares(double *squares, const au_delta *d, const au_module *m, float s,
+                              const float *bt)
+{
+    float delta[COLUMNS], w[COLUMNS];
     size_t width = (size_t)m->out, r = (size_t)d->rank;
-    for (size_t n = 0; n < (size_t)m->in; n++) {
-        for (size_t i = 0; i < width; i++)
-            delta[i] = 0;
-        for (size_t j = 0; j < r; j++)
-            add_scaled(delta, bt + j * width, s * d->a[n * r + j], width);
-        au_tensor_read_f32(m->weight, n * width, width, w);
-        for (size_t i = 0; i < width; i++) {
-            double v = (double)(w[i] + delta[i]);
-            out[i] += v * v;
+    for (size_t from = 0; from < width; from += COLUMNS) {
+        size_t n = width - from < COLUMNS ? width - from : COLUMNS;
+        for (size_t row = 0; row < (size_t)m->in; row++) {
+            combine(delta, bt + from, width, d->a + row * r, s, r, n);
+            au_tensor_read_f32(m->weight, row * width + from, n, w);
+            for (size_t i = 0; i < n; i++) {
+                double v = (double)(w[i] + delta[i]);
+                squares[from + i] += v * v;
+            }
         }
     }
 }
@@ -57,24 +75,22 @@ static void embedding_squares(double *out, const au_delta *d, const au_module *m
 au_status au_delta_dora_factor(const au_delta *delta, const au_module *module, double strength,
                                float *factor, au_err *err)
 {
-    float *rows = NULL, *bt = NULL;
+    float *bt = NULL;
     double *squares = NULL;
     bool embedding = module->kind == AU_MODULE_EMBEDDING;
-    size_t width = (size_t)(embedding ? module->out : module->in), out = (size_t)module->out;
-    size_t r = (size_t)delta->rank;
+    size_t out = (size_t)module->out, r = (size_t)delta->rank;
     float s = (float)(strength * (double)delta->scale);
     au_status st;
     AU_ASSERT(delta->magnitude && module->weight);
-    AU_TRY(au_calloc(&rows, width, 2 * sizeof *rows, err));
     AU_TRY(au_calloc(&squares, out, sizeof *squares, err));
     if (embedding) {
         AU_TRY(au_calloc(&bt, out * r, sizeof *bt, err));
         for (size_t o = 0; o < out; o++)
             for (size_t j = 0; j < r; j++)
                 bt[j * out + o] = delta->b[o * r + j];
-        embedding_squares(squares, delta, module, s, rows, rows + width, bt);
+        embedding_squares(squares, delta, module, s, bt);
     } else {
-        linear_squares(squares, delta, module, s, rows, rows + width);
+        linear_squares(squares, delta, module, s);
     }
     for (size_t o = 0; o < out; o++) {
         factor[o] = (float)((double)delta->magnitude[o] / sqrt(squares[o]));
@@ -83,7 +99,6 @@ au_status au_delta_dora_factor(const au_delta *delta, const au_module *module, d
                    module->path, o, (double)delta->magnitude[o], sqrt(squares[o]), strength);
     }
 done:
-    free(rows);
     free(squares);
     free(bt);
     return st;
