@@ -41,8 +41,7 @@ LAYERS = {
 
 BANNED = re.compile(
     r"\b(strcpy|strcat|strncat|sprintf|vsprintf|atoi|atol|atoll|atof|strtok|strtok_r|alloca|gets|rand|srand|localtime|gmtime|"
-    r"asctime|ctime|tmpnam|mktemp)\s*\(")
-STARTS_SHELL = re.compile(r"\b(system|popen)\s*\(")
+    r"asctime|ctime|tmpnam|mktemp|system|popen)\s*\(")
 ENDS_PROCESS = re.compile(r"(?<![\w])(exit|abort|quick_exit)\s*\(")
 GENERATED = re.compile(r"(^|/)(fixtures|corpus|models)/")
 
@@ -119,11 +118,11 @@ def check_spdx():
 def check_banned_functions():
     """Functions that overflow, keep hidden state or start a shell; and exits outside the command line."""
     for name in sources(".c", ".h"):
+        if not name.startswith(("src/", "include/")):
+            continue
         code = without_comments(text(name))
         yield from lines_matching(name, code, BANNED)
-        if not name.startswith("tests/"):
-            yield from lines_matching(name, code, STARTS_SHELL)
-        if name.startswith("src/") and not name.startswith("src/cli/") and name != "src/base/err.c":
+        if not name.startswith("src/cli/") and name != "src/base/err.c":
             yield from lines_matching(name, code, ENDS_PROCESS)
 
 
