@@ -179,13 +179,19 @@ done:
     return st;
 }
 
-/* A file's own error is a problem of the adapter, unless memory or the disk failed. */
-static au_status as_problem(au_adapter_load *l, au_status st, const au_err *why, au_err *err)
+/* A file's own error is a problem of the adapter, unless memory failed. Reports go to people who
+ * need not know where the server keeps its files: of `path` in the message only the name stays. */
+static au_status as_problem(au_adapter_load *l, au_status st, const au_err *why, const char *path,
+                            au_err *err)
 {
     if (st == AU_NOMEM || st == AU_INTERNAL)
         return au_fail(err, st, "%s", why->message);
-    if (st != AU_OK)
-        au_problem(&l->problems, st, "%s", why->message);
+    if (st == AU_OK)
+        return AU_OK;
+    const char *at = strstr(why->message, path);
+    size_t dir = at ? (size_t)(au_path_base(path) - path) : 0;
+    au_problem(&l->problems, st, "%.*s%s", at ? (int)(at - why->message) : 0, why->message,
+               at ? at + dir : why->message);
     return AU_OK;
 }
 
@@ -197,13 +203,13 @@ static au_status open_weights(au_adapter_load *l, au_tensor_set **out, const cha
     au_status st;
     *out = NULL;
     if (!name) {
-        au_problem(&l->problems, AU_NOT_FOUND, "%s has neither %s nor %s", dir, safetensors_name,
+        au_problem(&l->problems, AU_NOT_FOUND, "the folder has neither %s nor %s", safetensors_name,
                    bin_name);
         return AU_OK;
     }
     AU_TRY(au_path_join(&path, dir, name, err));
     st = name == bin_name ? au_torch_open(out, path, &why) : au_safetensors_open(out, path, &why);
-    st = as_problem(l, st, &why, err);
+    st = as_problem(l, st, &why, path, err);
 done:
     free(path);
     return st;
@@ -222,7 +228,7 @@ au_status au_adapter_load_dir(au_adapter_load *l, const char *dir, const au_modu
     AU_TRY(au_problems_init(&l->problems, err));
     AU_TRY(au_path_join(&path, dir, config_name, err));
     st = au_file_read(&config, &config_len, path, MAX_CONFIG_BYTES, &why);
-    AU_TRY(as_problem(l, st, &why, err));
+    AU_TRY(as_problem(l, st, &why, path, err));
     AU_TRY(open_weights(l, &tensors, dir, err));
     st = au_adapter_load_run(l, config, config_len, tensors, modules, n, err);
 done:

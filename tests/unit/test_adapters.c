@@ -343,7 +343,7 @@ static void test_bad_ones(void **state)
             au_adapter_set_open(&set, fixtures("adapters/bad", name), base.modules, base.n, &err),
             AU_OK);
         assert_null(set);
-        if (!strstr(err.message, message))
+        if (!strstr(err.message, message) || strchr(err.message, '/'))
             fail_msg("%s: %s", name, err.message);
     }
     json_decref(bad);
@@ -697,7 +697,7 @@ static void test_missing_files(void **state)
     assert_int_equal(au_adapter_set_open(&set, "/no/such/folder", base.modules, base.n, &err),
                      AU_NOT_FOUND);
     assert_int_equal(au_adapter_set_open(&set, dir, base.modules, base.n, &err), AU_NOT_FOUND);
-    assert_non_null(strstr(err.message, "adapter_config.json"));
+    assert_non_null(strstr(err.message, "cannot open adapter_config.json"));
     assert_non_null(strstr(err.message, "neither adapter_model.safetensors nor adapter_model.bin"));
     assert_int_equal(au_adapter_content_hash(hash, dir, &err), AU_NOT_FOUND);
     write_in_dir("adapter_config.json", "{}", 2);
