@@ -4,17 +4,19 @@
  * Numerics class "f32". Every kernel gives the same bits in C, AVX2 and AVX-512, whatever the
  * number of threads, the batch or the alignment: tests compare with memcmp. Therefore
  *  - a sum over K terms (every `dot` below) is 16 partial sums: partial j takes k = j (mod 16) in
- * ascending k by fused multiply-add from +0.0f, then the tree p[j]+p[j+8], +4, +2, +1. The order
- * depends on K alone;
- *  - exp, erf, tanh, sigmoid are our own polynomials with one fixed sequence of fmaf, + and *, the
- * same everywhere;
+ *    ascending k by fused multiply-add from +0.0f, then the tree p[j]+p[j+8], +4, +2, +1. The
+ *    order depends on K alone;
+ *  - exp, tanh, sigmoid and the GELUs are our own polynomials with one fixed sequence of fmaf, +,
+ *    * and /, the same everywhere (lane_math.h);
  *  - nothing is reassociated or contracted (-ffp-contract=off; fused operations are written as
- * such). Denormals, infinities and NaN behave as IEEE 754 says; rounding mode is to nearest.
+ *    such).
+ * Denormals, infinities and NaN behave as IEEE 754 says; rounding mode is to nearest. Which NaN
+ * comes out (sign, payload) is not specified.
  *
- * Pointers may be unaligned. Outputs must not overlap inputs unless an operation says "in place".
- * Sizes may be 0. All functions are pure apart from their outputs; any thread. Row strides (ld*)
- * count elements and may be smaller than the row (overlapping rows of x, as a convolution on
- * time-major data needs). */
+ * float pointers are aligned to 4, void pointers need not be. Outputs must not overlap inputs
+ * unless an operation says "in place". Sizes may be 0. All functions are pure apart from their
+ * outputs; any thread; gemm wants 600 KiB of stack. Row strides (ld*) count elements and may be
+ * smaller than the row (overlapping rows of x, as a convolution on time-major data needs). */
 #ifndef AU_KERNELS_KERNELS_H
 #define AU_KERNELS_KERNELS_H
 
@@ -52,20 +54,21 @@ typedef struct au_kernels {
     void (*rmsnorm)(float *y, const float *x, const float *w, size_t n, float eps);
 
     /* Element by element, y may be x. */
-    void (*gelu)(float *y, const float *x, size_t n); /* 0.5 x (1 + erf(x / sqrt 2)) */
-    void (*gelu_new)(float *y, const float *x,
-                     size_t n); /* 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) */
+    /* 0.5 x (1 + erf(x / sqrt 2)), within 1e-6 of it relatively, the negative tail included. */
+    void (*gelu)(float *y, const float *x, size_t n);
+    /* 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) */
+    void (*gelu_new)(float *y, const float *x, size_t n);
     void (*relu)(float *y, const float *x, size_t n); /* x > 0 ? x : 0; NaN gives NaN */
     void (*elu)(float *y, const float *x, size_t n);  /* x > 0 ? x : expm1(x) */
     void (*exp)(float *y, const float *x, size_t n);
     void (*tanh)(float *y, const float *x, size_t n);
-    void (*sigmoid)(float *y, const float *x,
-                    size_t n); /* 1 / (1 + exp(-x)) without overflow to NaN */
+    /* 1 / (1 + exp(-x)) without overflow to NaN */
+    void (*sigmoid)(float *y, const float *x, size_t n);
     void (*add)(float *y, const float *a, const float *b, size_t n); /* y = a + b */
     void (*mul)(float *y, const float *a, const float *b, size_t n); /* y = a * b */
     void (*axpy)(float *y, float a, const float *x, size_t n); /* y = fmaf(a, x, y), in place */
-    void (*widen)(float *y, const void *x, au_dtype xtype,
-                  size_t n); /* F32, F16, BF16 to f32, exactly */
+    /* F32, F16, BF16 to f32, exactly */
+    void (*widen)(float *y, const void *x, au_dtype xtype, size_t n);
 
     /* One LSTM cell over H: gates[4H] holds the four pre-activations in the order i, f, g, o; c, h
      * in place. c = fmaf(sigmoid(f), c, sigmoid(i) * tanh(g)); h = sigmoid(o) * tanh(c). */

@@ -90,6 +90,13 @@ static inline void fill(float *x, size_t n, int kind)
         x[i] = some_float(kind);
 }
 
+/* Under emulation (AULOS_EMULATED): fewer cases, and no unreadable pages, since qemu 7.2's
+ * vmaskmovps touches what its mask leaves out. */
+static inline bool emulated(void)
+{
+    return getenv("AULOS_EMULATED") != NULL;
+}
+
 /* `bytes` bytes that end at an unreadable page. The tests make few enough to keep them all. */
 typedef struct fenced {
     uint8_t *map, *data;
@@ -101,7 +108,8 @@ static inline fenced fence(size_t bytes)
     fenced f = {.map_bytes = (bytes + page - 1) / page * page + page};
     f.map = mmap(NULL, f.map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     assert_true(f.map != MAP_FAILED);
-    assert_int_equal(mprotect(f.map + f.map_bytes - page, page, PROT_NONE), 0);
+    if (!emulated())
+        assert_int_equal(mprotect(f.map + f.map_bytes - page, page, PROT_NONE), 0);
     f.data = f.map + f.map_bytes - page - bytes;
     return f;
 }

@@ -83,7 +83,7 @@ static void test_gemm_at_random(void **state)
     static const size_t some_N[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 15, 16, 17, 24, 33};
     static const size_t some_K[] = {0,  1,  3,  7,  8,  9,  15,  16,  17,  24,  31,
                                     32, 33, 48, 63, 64, 65, 100, 128, 200, 448, 513};
-    for (int i = 0; i < 1500; i++) {
+    for (int i = 0; i < (emulated() ? 200 : 1500); i++) {
         struct product p = {
             .M = PICK(some_M), .N = PICK(some_N), .K = PICK(some_K), .type = (au_dtype)below(3)};
         if (p.M * p.N * p.K > 60000)
@@ -229,7 +229,7 @@ static void test_attention_rows(void **state)
     (void)state;
     static const size_t some_T[] = {0, 1, 2, 3, 7, 8, 9, 31, 40, 41, 48, 100, 515};
     static const size_t some_K[] = {0, 1, 5, 8, 15, 16, 17, 32, 48, 63, 64, 65, 80, 128, 140};
-    for (int i = 0; i < 300; i++) {
+    for (int i = 0; i < (emulated() ? 60 : 300); i++) {
         size_t K = PICK(some_K);
         check_rows(PICK(some_T), K, K + (rng() % 2 ? below(70) : 0), rng() % 4 ? TAME : WILD);
     }
@@ -375,7 +375,7 @@ static void test_every_kind_of_float(void **state)
     (void)state;
     enum { BLOCK = 4096 };
     static float x[BLOCK], want[BLOCK], got[BLOCK];
-    const uint32_t stride = 1009 * BLOCK;
+    const uint32_t stride = 1009 * BLOCK * (emulated() ? 20 : 1);
     for (uint32_t start = rng() % stride, round = 0; round < 0xffffffffu / stride;
          round++, start += stride)
         for (int op = GELU; op <= SIGMOID; op++) {
