@@ -153,18 +153,23 @@ def main():
     print(f"took     {took:.1f} s for {sample['duration_s']:.2f} s of audio, from the request to the finished file")
     print(f"sounds   {sample['sample_rate']} Hz, {sample['channels']} channel, loudness {number(sample['loudness_lufs'], 'LUFS')}, "
           f"peak {number(sample['true_peak_dbtp'], 'dBTP')}, seed {sample['seed']}")
-    quoted = shlex.quote(json.dumps({"prompt": prompt, "num_samples": 1, "duration_s": SECONDS}))
+    body = shlex.quote(json.dumps({"prompt": prompt, "num_samples": 1, "duration_s": SECONDS}))
+    words, address = shlex.quote(prompt), "http://127.0.0.1:8080"
     print(f"""
 The server of this demo has been stopped. What to type next:
 
-  {aulos} generate {shlex.quote(prompt)} --duration {SECONDS} -n 4        four files, without a server
-  {aulos} generate {shlex.quote(prompt)} --adapter none --adapter chiptune    with and without an adapter
-  {aulos} serve                                        a server on http://127.0.0.1:8080, then in another terminal:
-  curl -s http://127.0.0.1:8080/v1/jobs -H 'Content-Type: application/json' -d {quoted}
-  curl -s http://127.0.0.1:8080/v1/jobs/ID              until it is completed and names a sample
-  curl -s http://127.0.0.1:8080/v1/samples/ID/audio -o sample.wav
-  {aulos} help                                         all commands
-""")
+four files, without a server
+    {aulos} generate {words} --duration {SECONDS} -n 4
+the same seed with and without an adapter
+    {aulos} generate {words} --duration {SECONDS} --adapter none --adapter chiptune
+a server, with its data in ./aulos-data
+    {aulos} serve
+then, in another terminal: a job, its state (with the ids of its samples), a sample's audio
+    curl -s {address}/v1/jobs -H 'Content-Type: application/json' -d {body}
+    curl -s {address}/v1/jobs/ID
+    curl -s {address}/v1/samples/ID/audio -o sample.wav
+all commands
+    {aulos} help""")
 
 
 if __name__ == "__main__":

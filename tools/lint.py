@@ -255,7 +255,7 @@ def check_exports(build):
     if library is None:
         yield "no libaulos.so in the build folder"
         return
-    exported = {line.split()[-1].split("@")[0] for line in nm(library, "-D", "--defined-only")}
+    exported = {line.split()[-1].split("@")[0] for line in nm(library, "-D", "--defined-only") if " A " not in line}
     for name in sorted(exported ^ declared):
         yield f"{library.name}: {name} is {'exported' if name in exported else 'missing'}"
 
