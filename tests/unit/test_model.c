@@ -113,6 +113,8 @@ static void test_options_are_supported_or_refused_by_name(void **state)
         {"decoder", "model_type", "\"musicgen_melody_decoder\""},
         {"text_encoder", "model_type", "\"bert\""},
         {"text_encoder", "feed_forward_proj", "\"gated-silu\""},
+        {"text_encoder", "dense_act_fn", "\"silu\""},
+        {"text_encoder", "is_gated_act", "true"},
         {"text_encoder", "num_layers", "100000"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

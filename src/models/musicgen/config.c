@@ -172,6 +172,11 @@ static void read_text(mg_config *c, const section *s)
         c->text.gated ? MG_GELU_NEW : MG_RELU; /* transformers reads gated-gelu as gelu_new */
     if (!c->text.gated && strcmp(ffn, "relu") != 0)
         refuse(s, "feed_forward_proj", field(s, "feed_forward_proj"), "\"relu\" or \"gated-gelu\"");
+    /* Usually derived from feed_forward_proj, but transformers believes these where they differ. */
+    const char *act = c->text.gated ? "gelu_new" : "relu";
+    must_be(s, "dense_act_fn", act, act);
+    if (boolean(s, "is_gated_act", c->text.gated) != c->text.gated)
+        refuse(s, "is_gated_act", field(s, "is_gated_act"), c->text.gated ? "true" : "false");
 }
 
 static void read_lm(mg_config *c, const section *s)
