@@ -44,13 +44,13 @@ typedef struct au_clip {
 
 /* What was measured while encoding. */
 typedef struct au_clip_stats {
-    double peak;          /* largest |sample| before clipping */
-    uint64_t clipped;     /* sample values outside [-1, 1) that were clamped (not for wavf) */
-    double loudness_lufs; /* ITU-R BS.1770 integrated; -HUGE_VAL for silence or clips under 400 ms
-                             that cannot be measured */
-    double true_peak_dbtp;
-    char sha256[65];     /* of the encoded bytes */
-    char pcm_sha256[65]; /* of the quantised samples as little-endian PCM (f32 for wavf) */
+    double peak;           /* largest |sample| before clipping */
+    uint64_t clipped;      /* sample values outside [-1, 1) that were clamped (not for wavf) */
+    double loudness_lufs;  /* ITU-R BS.1770 integrated; -HUGE_VAL where it cannot be measured:
+                              silence, clips under 400 ms, rates under 3364 Hz */
+    double true_peak_dbtp; /* likewise -HUGE_VAL: silence, rates under 3364 Hz */
+    char sha256[65];       /* of the encoded bytes */
+    char pcm_sha256[65];   /* of the quantised samples as little-endian PCM (f32 for wavf) */
 } au_clip_stats;
 
 /* Encodes into memory: *out owned by the caller (free). 16 and 24 bit by rounding to nearest, ties

@@ -14,7 +14,7 @@
 #include "base/hash.h"
 #include "base/mem.h"
 
-enum { BLOCK_FRAMES = 4096, MAX_CHANNELS = 2, MIN_RATE = 1000, MAX_RATE = 384000 };
+enum { BLOCK_FRAMES = 4096, MAX_CHANNELS = 2, MIN_RATE = 1, MAX_RATE = 384000 };
 
 /* Sample data of at most this many bytes, so that header and tags fit below 2^32. */
 #define DATA_LIMIT (UINT32_MAX - (4u << 20))

@@ -7,8 +7,9 @@
 #include "audio/audio_priv.h"
 
 enum {
-    BLOCK_FRAMES = 1 << 16
-}; /* ebur128 takes size_t frames; blocks keep its buffers in the cache */
+    BLOCK_FRAMES = 1 << 16, /* ebur128 takes size_t frames; blocks keep its buffers in the cache */
+    K_SHELF_HZ = 1682,      /* corner of BS.1770's first filter */
+};
 
 static au_status measure_all(au_clip_stats *stats, ebur128_state *state, const au_clip *clip,
                              au_err *err)
@@ -38,6 +39,11 @@ au_status au_audio_measure(au_clip_stats *stats, const au_clip *clip, au_err *er
     stats->peak = 0.0;
     for (uint64_t i = 0; i < clip->n_frames * (uint64_t)clip->channels; i++)
         stats->peak = fmax(stats->peak, fabs((double)clip->frames[i]));
+    stats->loudness_lufs = stats->true_peak_dbtp = -HUGE_VAL;
+    /* The weighting filter's corner must lie below half the rate: under that libebur128 gives
+     * infinite loudness, and crashes at the very lowest rates. */
+    if (clip->sample_rate < 2 * K_SHELF_HZ)
+        return AU_OK;
     ebur128_state *state = ebur128_init((unsigned)clip->channels, (unsigned long)clip->sample_rate,
                                         EBUR128_MODE_I | EBUR128_MODE_TRUE_PEAK);
     if (!state)

@@ -393,6 +393,26 @@ static void test_silence_and_short_clips_have_no_loudness(void **state)
     free(e.data);
 }
 
+static void test_low_rates_are_encoded_without_loudness(void **state)
+{
+    (void)state;
+    static float sine[6000];
+    for (int i = 0; i < 6000; i++)
+        sine[i] = 0.25f * (float)sin(0.3 * i);
+    const int rates[] = {1, 16, 300, 3363};
+    for (size_t i = 0; i < sizeof rates / sizeof *rates; i++) {
+        for (int f = 0; f < AU_FORMAT_COUNT; f++) {
+            encoded e = encode(sine, 6000, 1, rates[i], (au_format)f, &RECIPE);
+            assert_true(e.stats.loudness_lufs == -HUGE_VAL);
+            assert_true(e.stats.peak > 0.24);
+            free(e.data);
+        }
+    }
+    encoded e = encode(sine, 6000, 1, 4000, AU_FORMAT_WAV, &RECIPE);
+    assert_true(isfinite(e.stats.loudness_lufs));
+    free(e.data);
+}
+
 static void expect_refused(au_clip clip, const au_recipe *recipe, au_status status,
                            const char *message)
 {
@@ -468,6 +488,7 @@ int main(void)
         cmocka_unit_test(test_long_prompts),
         cmocka_unit_test(test_loudness_of_a_known_sine),
         cmocka_unit_test(test_silence_and_short_clips_have_no_loudness),
+        cmocka_unit_test(test_low_rates_are_encoded_without_loudness),
         cmocka_unit_test(test_bad_clips_are_refused),
         cmocka_unit_test(test_format_names),
     };
