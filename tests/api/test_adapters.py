@@ -84,7 +84,8 @@ def test_rows_of_a_batch_equal_their_solo_runs(tmp_path, folder):
     """Different prompts in one call, as a file of prompts: each line's file is the one it makes alone."""
     batch = json.loads((folder / "batch.json").read_text())
     if "prompts" not in batch:  # rows with adapters of their own
-        adapters = [r["adapter"] for r in batch["rows"] if r["prompt"] == batch["rows"][0]["prompt"]]
+        # Every adapter of the batch on one prompt; the trace tests hold them against the reference.
+        adapters = sorted({r["adapter"] or "" for r in batch["rows"]})
         seconds, prompt = 120 / 50, batch["rows"][0]["prompt"]
         words = [w for a in adapters for w in ("--adapter", FIXTURES / a if a else "none")]
         done = aulos("generate", prompt, "--model", CHECKPOINTS / batch["checkpoint"], "--greedy", "--duration", seconds, "--seed", "1",
@@ -98,7 +99,7 @@ def test_rows_of_a_batch_equal_their_solo_runs(tmp_path, folder):
                      "--duration", seconds, "--seed", "1", "-o", tmp_path / "b.wav", "--quiet")
         assert done.returncode == 0, done.stderr
         rows = [(p, None, harness.sha256(tmp_path / f"{i + 1}-b.wav")) for i, p in enumerate(batch["prompts"]) if p]
-    assert len(rows) >= 3 or "stereo" in batch["checkpoint"]
+    assert len(rows) >= 2
     for i, (prompt, adapter, made) in enumerate(rows):
         alone = harness.generate(tmp_path / f"alone{i}.wav", prompt, "--greedy", model=CHECKPOINTS / batch["checkpoint"], seed=1,
                                  duration=seconds, adapter=FIXTURES / adapter if adapter else None)

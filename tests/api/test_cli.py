@@ -664,19 +664,20 @@ def test_tokenize_equals_the_reference():
     """A few through the command line; the unit tests go through all."""
     cases = json.loads((harness.FIXTURES / "tokenizer" / "cases.json").read_text())
     folders = cases["tokenizers"]
-    names = [n for n in folders if (CHECKPOINTS / n / "config.json").is_file()]
-    assert names
     done = 0
-    for case in cases["cases"][::9]:
-        for name in names:
-            want = case["expect"].get(name)
-            if want is None or not want["agree"] or "\0" in case["text"]:
-                continue
-            got = aulos("tokenize", "--model", CHECKPOINTS / name, "--", case["text"])
-            assert [int(w) for w in got.stdout.split()] == want["ids"], (name, case["text"], got.stderr)
-            done += 1
-            break
-    assert done >= 15
+    for i, case in enumerate(cases["cases"][::5]):
+        name = sorted(case["expect"])[i % len(case["expect"])]
+        want = case["expect"][name]
+        try:
+            text = case["text"].encode()
+        except UnicodeEncodeError:
+            continue
+        if not want["agree"] or b"\0" in text:
+            continue
+        got = aulos("tokenize", "--model", harness.FIXTURES / folders[name]["folder"], "--", text)
+        assert [int(w) for w in got.stdout.split()] == want["ids"], (name, case["text"], got.stderr)
+        done += 1
+    assert done >= 30
 
 
 def test_model_list():
