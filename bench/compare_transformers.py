@@ -22,11 +22,13 @@ import platform
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PROMPT = "calm piano with soft strings"
 SAMPLES = (1, 4)
+MAX_BUSY = 0.1      # share of the processors that others may use before the figures are called doubtful
 
 
 def machine():
@@ -40,6 +42,21 @@ def machine():
     except (OSError, StopIteration, IndexError):
         pass
     return dict(cpu=model, cores=len(os.sched_getaffinity(0)), memory=memory)
+
+
+def busy(seconds=2.0):
+    """Share of the machine's processors that somebody else uses just now; None where that cannot be read."""
+    def ticks():
+        fields = [int(x) for x in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+        return sum(fields), fields[3] + fields[4]
+
+    try:
+        total, idle = ticks()
+        time.sleep(seconds)
+        later, later_idle = ticks()
+    except OSError:
+        return None
+    return 1 - (later_idle - idle) / max(1, later - total)
 
 
 def commit():
@@ -75,7 +92,8 @@ def other_python():
 
 
 def measured(command):
-    """Runs a command; its output as JSON, and its peak resident set in bytes."""
+    """Runs a command; its output as JSON, its peak resident set in bytes, its seconds from start to end."""
+    start = time.perf_counter()
     with tempfile.TemporaryFile("w+") as errors:
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, stderr=errors) as child:
             out = child.stdout.read()
@@ -84,32 +102,27 @@ def measured(command):
         if child.returncode:
             errors.seek(0)
             raise SystemExit(f"{command[0]} ended with {child.returncode}: {errors.read().strip()}")
-    return json.loads(out.strip().splitlines()[-1]) if out.strip() else {}, usage.ru_maxrss * 1024
+    return json.loads(out), usage.ru_maxrss * 1024, time.perf_counter() - start
 
 
-def aulos_round(args, model, rate):
-    """One round of ours: steps for one and for several samples, then a whole clip."""
-    def generate(samples, seconds):
-        with tempfile.TemporaryDirectory() as folder:
-            return measured([str(Path(args.build) / "aulos"), "generate", PROMPT, "--model", f"{model}/", "-n", str(samples),
-                             "--duration", str(seconds), "--seed", "1", "--threads", str(args.threads), "--json", "--quiet",
-                             "-o", os.path.join(folder, "clip.wav")])
-
-    result = {}
-    for samples in SAMPLES:
-        report, _ = generate(samples, args.steps / rate)
-        result["step", samples] = 1 / report["timing"]["steps_per_s"]
-    report, peak = generate(1, args.seconds)
-    timing = report["timing"]
-    steps = round(rate * args.seconds) + 3
-    result["clip", 1], result["peak", 1], result["load", 1] = timing["total_s"], peak, timing["load_s"]
-    result["codec", 1] = timing["total_s"] - timing["load_s"] - steps / timing["steps_per_s"]
+def aulos_round(args, model):
+    """One round of ours: `aulos bench` for steps and codec, then a whole clip by `aulos generate`."""
+    tool = [str(Path(args.build) / "aulos")]
+    common = ["--model", f"{model}/", "--threads", str(args.threads), "--json", "--quiet"]
+    report, _, _ = measured([*tool, "bench", *common])
+    figures = {name: entry["value"] for name, entry in report["figures"].items()}
+    result = {("step", samples): figures[f"step_{samples}"] / 1e3 for samples in SAMPLES}
+    result["codec", 1] = args.seconds / figures["codec_1"]
+    with tempfile.TemporaryDirectory() as folder:
+        report, peak, wall = measured([*tool, "generate", PROMPT, *common, "--duration", str(args.seconds), "--seed", "1",
+                                       "-o", os.path.join(folder, "clip.wav")])
+    result["clip", 1], result["load", 1], result["peak", 1] = wall, report["timing"]["load_s"], peak
     return result
 
 
 def transformers_round(args, model, python):
-    report, peak = measured([python, str(ROOT / "bench/transformers_worker.py"), str(model), "--threads", str(args.threads),
-                             "--steps", str(args.other_steps), "--seconds", str(args.seconds), "--rounds", "1",
+    report, peak, _ = measured([python, str(ROOT / "bench/transformers_worker.py"), str(model), "--threads", str(args.threads),
+                             "--steps", str(args.steps), "--seconds", str(args.seconds), "--rounds", "1",
                              "--samples", *map(str, SAMPLES)])
     result = {("step", int(n)): value for n, value in report["step_s"].items()}
     result["codec", 1], result["peak", 1], result["load", 1] = report["codec_s"], peak, report["load_s"]
@@ -121,7 +134,7 @@ def best(rounds):
 
 
 UNITS = {"step": ("ms", 1e3), "codec": ("s", 1), "clip": ("s", 1), "load": ("s", 1), "peak": ("MB", 1e-6)}
-LABELS = {"step": "decoder step with guidance", "codec": "EnCodec", "clip": "whole clip, load included", "load": "load",
+LABELS = {"step": "decoder step with guidance", "codec": "EnCodec", "clip": "whole clip, start to end", "load": "load",
           "peak": "peak memory"}
 
 
@@ -143,9 +156,9 @@ def print_table(args, ours, theirs):
         print(line)
 
 
-def write_csv(args, model, results, versions):
+def write_csv(args, model, results, versions, others):
     facts = dict(date=datetime.date.today().isoformat(), commit=commit(), **machine(), threads=args.threads, model=model.name,
-                 weights="f32", rounds=args.rounds)
+                 weights="f32", rounds=args.rounds, others_busy=f"{others:.2f}")
     with open(args.csv, "w", newline="") as f:
         out = csv.DictWriter(f, [*facts, "engine", "version", "measure", "samples", "value", "unit"])
         out.writeheader()
@@ -161,18 +174,12 @@ def main():
     parser.add_argument("build", help="folder with the built aulos")
     parser.add_argument("--model", help="checkpoint folder")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--steps", type=int, default=100, help="steps of ours a round")
-    parser.add_argument("--other-steps", type=int, default=30, help="steps of transformers a round")
+    parser.add_argument("--steps", type=int, default=50, help="steps of transformers a round (`aulos bench` sets its own)")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of the whole clip and of the codec run")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--csv", help="file for the figures")
     args = parser.parse_args()
     model = checkpoint(args)
-    audio = json.loads((model / "config.json").read_text())["audio_encoder"]
-    hop = 1
-    for ratio in audio["upsampling_ratios"]:
-        hop *= ratio
-    rate = -(-audio["sampling_rate"] // hop)
     python, reason = other_python()
     facts = machine()
     print(f"{model.name}, f32, {args.threads} threads; {facts['cpu']}, {facts['cores']} cores, {facts['memory']}; {commit()}")
@@ -180,17 +187,22 @@ def main():
         print(f"transformers is not measured: {reason}")
     version = subprocess.run([str(Path(args.build) / "aulos"), "version"], capture_output=True, text=True).stdout.split("\n")[0]
     ours, theirs, versions = [], [], {"aulos": version}
+    others = 0.0
     for number in range(args.rounds):
+        others = max(others, busy() or 0)
         print(f"round {number + 1} of {args.rounds}: aulos", flush=True)
-        ours.append(aulos_round(args, model, rate))
+        ours.append(aulos_round(args, model))
         if python:
+            others = max(others, busy() or 0)
             print(f"round {number + 1} of {args.rounds}: transformers", flush=True)
             values, versions["transformers"] = transformers_round(args, model, python)
             theirs.append(values)
     results = {"aulos": best(ours)} | ({"transformers": best(theirs)} if theirs else {})
     print_table(args, results["aulos"], results.get("transformers", {}))
+    if others > MAX_BUSY:
+        print(f"\nother programs used {100 * others:.0f} % of the processors meanwhile: these figures say little")
     if args.csv:
-        write_csv(args, model, results, versions)
+        write_csv(args, model, results, versions, others)
         print(f"\nwritten: {args.csv}")
 
 
