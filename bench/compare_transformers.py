@@ -5,9 +5,9 @@
     python3 bench/compare_transformers.py build                     musicgen-small's shapes with random weights, f32
     python3 bench/compare_transformers.py build --model DIR --csv bench/results/NAME.csv
 
-The checkpoint is made by tools/reference/make_big.py (2.4 GB, numpy needed) under BUILD/bench unless --model or
-$AULOS_BENCH_MODEL names one. transformers runs in $AULOS_BENCH_PYTHON, or in this Python where it can be imported; where it
-cannot, this says what is missing and measures Aulos alone.
+The checkpoint is made by tools/reference/make_big.py (2.4 GB) under BUILD/bench unless --model or
+$AULOS_BENCH_MODEL names one. transformers runs in $AULOS_BENCH_PYTHON, or in this Python where it can be imported. Where it
+cannot, this says what is missing, and measures Aulos alone if a checkpoint is named.
 
 A step is one turn of the decoder with guidance (two rows a sample) and sampling. Every figure is the best of --rounds, since
 other load on the machine can only add time. Memory is the peak resident set, mapped weights included.
@@ -64,16 +64,15 @@ def commit():
     return done.stdout.strip() or "unknown"
 
 
-def checkpoint(args):
-    """The folder to measure on; made when nobody names one."""
-    named = args.model or os.environ.get("AULOS_BENCH_MODEL")
+def checkpoint(args, named, python):
+    """The folder to measure on; made, with the numpy of `python`, when nobody names one."""
     if named:
         return Path(named).resolve()
     folder = Path(args.build).resolve() / "bench" / "musicgen-small"
     if not (folder / "model.safetensors").exists():
         partial = folder.with_name("musicgen-small.part")
         print(f"making {folder} (2.4 GB of random weights in musicgen-small's shapes)", flush=True)
-        subprocess.run([sys.executable, ROOT / "tools/reference/make_big.py", "small", "--out", partial], check=True)
+        subprocess.run([python, ROOT / "tools/reference/make_big.py", "small", "--out", partial], check=True)
         partial.rename(folder)
     return folder
 
@@ -179,12 +178,15 @@ def main():
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--csv", help="file for the figures")
     args = parser.parse_args()
-    model = checkpoint(args)
+    named = args.model or os.environ.get("AULOS_BENCH_MODEL")
     python, reason = other_python()
-    facts = machine()
-    print(f"{model.name}, f32, {args.threads} threads; {facts['cpu']}, {facts['cores']} cores, {facts['memory']}; {commit()}")
     if reason:
         print(f"transformers is not measured: {reason}")
+        if not named:
+            return
+    model = checkpoint(args, named, python)
+    facts = machine()
+    print(f"{model.name}, f32, {args.threads} threads; {facts['cpu']}, {facts['cores']} cores, {facts['memory']}; {commit()}")
     version = subprocess.run([str(Path(args.build) / "aulos"), "version"], capture_output=True, text=True).stdout.split("\n")[0]
     ours, theirs, versions = [], [], {"aulos": version}
     others = 0.0
