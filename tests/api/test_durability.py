@@ -49,7 +49,7 @@ def test_kill_9_of_a_worker_and_the_job_still_completes_once(make_server):
 
 def test_kill_9_of_a_worker_between_samples_keeps_what_is_done(make_server):
     """The second attempt makes only the missing ones: those committed keep their ids."""
-    server = make_server("--session-memory", "1M")
+    server = make_server("--session-memory", "4M")
     job = server.submit(**{**LONG, "duration_s": 8})
 
     def some():
