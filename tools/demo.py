@@ -20,7 +20,7 @@ import urllib.request
 from pathlib import Path
 
 PROMPT = "a calm harp arpeggio"
-SEED, SECONDS = 4, 5
+SEED, SECONDS = 10, 5
 LIMIT_S = 600  # of the whole demo, on a very slow machine
 WIDTH = 36
 
