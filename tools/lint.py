@@ -188,7 +188,7 @@ def check_file_length():
 
 
 def check_headers_alone():
-    """Each header compiles alone."""
+    """Each header compiles alone; not those that are code for a unit that defines its lanes first."""
     compiler = os.environ.get("CC", "cc").split()
     flags = subprocess.run(["pkg-config", "--cflags", "jansson", "libsodium", "sqlite3", "libmicrohttpd", "libpcre2-8", "sndfile"],
                            capture_output=True, text=True).stdout.split()
@@ -201,7 +201,7 @@ def check_headers_alone():
         return [] if done.returncode == 0 else [f"{name}: {done.stderr.splitlines()[0] if done.stderr else 'failed'}"]
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for problems in pool.map(compile_one, [n for n in sources(".h") if n.startswith(("src/", "include/"))]):
+        for problems in pool.map(compile_one, [n for n in sources(".h") if n.startswith(("src/", "include/")) and not n.endswith(("_impl.h", "lane_math.h"))]):
             yield from problems
 
 

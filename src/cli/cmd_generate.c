@@ -143,7 +143,8 @@ static void set_params(generation *g)
                      strcmp(au_options_text(o, AU_OPT_PRESET), "hf") ? AU_PRESET_AUDIOCRAFT
                                                                      : AU_PRESET_HF);
     /* However short, it is one codec frame at least. */
-    p->duration_s = fmax(au_options_real(o, AU_OPT_DURATION), 1 / au_model_get_info(g->model)->frame_rate);
+    p->duration_s =
+        fmax(au_options_real(o, AU_OPT_DURATION), 1 / au_model_get_info(g->model)->frame_rate);
     p->greedy = au_options_flag(o, AU_OPT_GREEDY);
     if (au_options_given(o, AU_OPT_GUIDANCE))
         p->guidance = au_options_real(o, AU_OPT_GUIDANCE);

@@ -7,7 +7,7 @@
 #include <stdarg.h>
 #include <string.h>
 
-#include "db/backend.h"
+#include "db/db_backend.h"
 
 static const au_db_backend *const backends[] = {&au_db_sqlite};
 

@@ -20,7 +20,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "db/backend.h"
+#include "db/db_backend.h"
 
 enum {
     CACHE_SIZE = 96, /* distinct SQL texts of this program: about 80, and some made for filters */

@@ -9,7 +9,7 @@
 #include "base/hash.h"
 #include "base/str.h"
 #include "base/uuid.h"
-#include "store/backend.h"
+#include "store/store_backend.h"
 
 static const au_store_backend *const backends[] = {&au_store_fs};
 

@@ -18,7 +18,7 @@
 #include "base/clock.h"
 #include "base/fs.h"
 #include "base/mem.h"
-#include "store/backend.h"
+#include "store/store_backend.h"
 
 enum { PATH_MAX_BYTES = 4096, PUT_TRIES = 8, COPY_BYTES = 1 << 16, LIST_DEPTH = 8 };
 

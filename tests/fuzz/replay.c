@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Runs a fuzz target over every file of the folders and files named on the command line. Each input is copied to a heap
- * block of exactly its size, so that a sanitizer sees a read past its end. */
+/* Runs a fuzz target over every file of the folders and files named on the command line. Each input
+ * is copied to a heap block of exactly its size, so that a sanitizer sees a read past its end. */
 #include <dirent.h>
 #include <stdint.h>
 #include <stdio.h>

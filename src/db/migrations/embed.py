@@ -7,7 +7,7 @@ import os
 import sys
 
 out, symbol, files = sys.argv[1], sys.argv[2], sorted(sys.argv[3:], key=os.path.basename)
-lines = ['/* Made by src/db/migrations/embed.py. */', '#include "db/backend.h"', '',
+lines = ['/* Made by src/db/migrations/embed.py. */', '#include "db/db_backend.h"', '',
          f'const au_migration {symbol}[] = {{']
 for expected, path in enumerate(files, 1):
     name = os.path.basename(path)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* What a database back end implements; internal to db/. db.c turns the typed arguments of db.h into
  * values and finds the back end. */
-#ifndef AU_DB_BACKEND_H
-#define AU_DB_BACKEND_H
+#ifndef AU_DB_DB_BACKEND_H
+#define AU_DB_DB_BACKEND_H
 
 #include "db/db.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What a store back end implements; internal to store/. store.c checks keys before it calls one. */
-#ifndef AU_STORE_BACKEND_H
-#define AU_STORE_BACKEND_H
+#ifndef AU_STORE_STORE_BACKEND_H
+#define AU_STORE_STORE_BACKEND_H
 
 #include "store/store.h"
 
