@@ -6,8 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-int64_t au_time_ms(void);  /* Unix time in milliseconds */
-int64_t au_mono_ms(void);  /* monotonic milliseconds since an arbitrary point */
+int64_t au_time_ms(void); /* Unix time in milliseconds */
+int64_t au_mono_ms(void); /* monotonic milliseconds since an arbitrary point */
 int64_t au_mono_ns(void);
 void au_sleep_ms(int64_t ms);
 

@@ -10,9 +10,15 @@
 
 #include "base/err.h"
 
-typedef enum au_log_level { AU_LOG_ERROR, AU_LOG_WARN, AU_LOG_INFO, AU_LOG_DEBUG, AU_LOG_TRACE } au_log_level;
+typedef enum au_log_level {
+    AU_LOG_ERROR,
+    AU_LOG_WARN,
+    AU_LOG_INFO,
+    AU_LOG_DEBUG,
+    AU_LOG_TRACE
+} au_log_level;
 
-void au_log_set_level(au_log_level level);           /* default AU_LOG_WARN */
+void au_log_set_level(au_log_level level);                    /* default AU_LOG_WARN */
 bool au_log_parse_level(const char *name, au_log_level *out); /* "error" ... "trace" */
 bool au_log_enabled(au_log_level level);
 /* Replaces standard error. `line` has no newline. Set before threads start. NULL restores. */
@@ -25,7 +31,8 @@ void au_log(au_log_level level, const char *component, const char *fmt, ...) AU_
 /* A logfmt-safe version of s in buf (quotes, escapes, cut with an ellipsis); returns buf. */
 const char *au_log_quote(char *buf, size_t size, const char *s);
 
-/* Names this thread's request or job in every later line of it ("req=..." / "job=..."); NULL clears. */
+/* Names this thread's request or job in every later line of it ("req=..." / "job=..."); NULL
+ * clears. */
 void au_log_context(const char *key, const char *value);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Philox 4x32-10: counter-based random numbers (Salmon et al., "Parallel random numbers: as easy as
- * 1, 2, 3", SC 2011). The same key and counter always give the same four words; nothing is stored. */
+ * 1, 2, 3", SC 2011). The same key and counter always give the same four words; nothing is stored.
+ */
 #ifndef AU_BASE_PHILOX_H
 #define AU_BASE_PHILOX_H
 

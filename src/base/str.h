@@ -20,7 +20,8 @@ bool au_parse_bytes(const char *s, uint64_t *out);
 
 /* Well-formed UTF-8 without surrogates and overlong forms. */
 bool au_utf8_valid(const char *s, size_t len);
-/* Length in bytes of the longest prefix of s with at most `max_chars` code points; s is valid UTF-8. */
+/* Length in bytes of the longest prefix of s with at most `max_chars` code points; s is valid
+ * UTF-8. */
 size_t au_utf8_prefix(const char *s, size_t max_chars);
 
 /* The candidate nearest to `word` by edit distance, or NULL where none is near enough to be a

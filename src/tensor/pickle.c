@@ -163,9 +163,10 @@ static au_status make_tuple(machine *m, size_t n, bool mark)
     if (n == SIZE_MAX || n > m->stack->n)
         return damaged(m, "a tuple without its items");
     size_t from = m->stack->n - n;
-    if (has_mark(m->stack->items + from, n))
+    const au_pickle_value *items = n ? m->stack->items + from : NULL; /* the stack may be empty */
+    if (has_mark(items, n))
         return damaged(m, "a mark inside a tuple");
-    au_status st = push_object(m, AU_PICKLE_TUPLE, m->stack->items + from, n);
+    au_status st = push_object(m, AU_PICKLE_TUPLE, items, n);
     if (st != AU_OK)
         return st;
     au_pickle_value v = *peek(m, 0);
