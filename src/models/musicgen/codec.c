@@ -127,7 +127,7 @@ static size_t round_up(size_t floats)
     return (floats + 15) & ~(size_t)15;
 }
 
-size_t mg_codec_scratch(const au_net *net, size_t frames, size_t channels, int threads)
+size_t au_mg_codec_scratch(const au_net *net, size_t frames, size_t channels, int threads)
 {
     const mg_config *c = &net->config;
     chunk_plan p = plan_chunks(net);
@@ -260,9 +260,9 @@ static void run_chunk(void *ctx, size_t item, int thread)
     }
 }
 
-bool mg_codec_decode(const au_net *net, const au_nn *nn, const int32_t *const *codes,
-                     size_t channels, size_t frames, float *out, void *scratch,
-                     bool (*keep_going)(void *, size_t frames_done), void *user)
+bool au_mg_codec_decode(const au_net *net, const au_nn *nn, const int32_t *const *codes,
+                        size_t channels, size_t frames, float *out, void *scratch,
+                        bool (*keep_going)(void *, size_t frames_done), void *user)
 {
     const mg_config *c = &net->config;
     decode d = {.net = net,

@@ -12,7 +12,7 @@
 
 enum { MAX_LISTED = 20 };
 
-void mg_problem(mg_problems *p, au_status status, const char *fmt, ...)
+void au_mg_problem(mg_problems *p, au_status status, const char *fmt, ...)
 {
     if (!p->count++)
         p->status = status;
@@ -56,8 +56,8 @@ static void refuse(const section *s, const char *key, const json_t *v, const cha
         free(dump);
     }
     json_decref(copy);
-    mg_problem(s->p, AU_UNSUPPORTED, "config.json: %s.%s is %s, expected %s", s->name, key,
-               au_buf_cstr(&text), expected);
+    au_mg_problem(s->p, AU_UNSUPPORTED, "config.json: %s.%s is %s, expected %s", s->name, key,
+                  au_buf_cstr(&text), expected);
     au_buf_deinit(&text);
 }
 
@@ -67,7 +67,7 @@ static int integer(const section *s, const char *key, int absent, int min, int m
     const json_t *v = field(s, key);
     if (!v) {
         if (absent < min)
-            mg_problem(s->p, AU_CORRUPT, "config.json: %s.%s is missing", s->name, key);
+            au_mg_problem(s->p, AU_CORRUPT, "config.json: %s.%s is missing", s->name, key);
         return absent < min ? min : absent;
     }
     json_int_t i = json_integer_value(v);
@@ -130,7 +130,7 @@ static section open_section(const json_t *config, const char *name, mg_problems 
 {
     section s = {json_object_get(config, name), name, p};
     if (!json_is_object(s.object)) {
-        mg_problem(p, AU_CORRUPT, "config.json: %s is missing", name);
+        au_mg_problem(p, AU_CORRUPT, "config.json: %s is missing", name);
         s.object = NULL;
     }
     return s;
@@ -160,11 +160,11 @@ static void read_text(mg_config *c, const section *s)
     c->text.buckets = integer(s, "relative_attention_num_buckets", 32, 4, 1 << 12);
     c->text.max_distance = integer(s, "relative_attention_max_distance", 128, 2, 1 << 20);
     if (c->text.buckets % 4 || c->text.max_distance <= c->text.buckets / 4)
-        mg_problem(s->p, AU_UNSUPPORTED,
-                   "config.json: text_encoder.relative_attention_num_buckets is %d and "
-                   "relative_attention_max_distance %d, expected "
-                   "a multiple of 4, and more than a quarter of it",
-                   c->text.buckets, c->text.max_distance);
+        au_mg_problem(s->p, AU_UNSUPPORTED,
+                      "config.json: text_encoder.relative_attention_num_buckets is %d and "
+                      "relative_attention_max_distance %d, expected "
+                      "a multiple of 4, and more than a quarter of it",
+                      c->text.buckets, c->text.max_distance);
     c->text.eps = (float)number(s, "layer_norm_epsilon", 1e-6, 0, 1);
     const char *ffn = string(s, "feed_forward_proj", "relu");
     c->text.gated = strcmp(ffn, "gated-gelu") == 0;
@@ -197,19 +197,19 @@ static void read_lm(mg_config *c, const section *s)
     (void)boolean(s, "scale_embedding", false);
     c->lm.head_dim = c->lm.width / c->lm.heads;
     if (c->lm.width % c->lm.heads)
-        mg_problem(s->p, AU_CORRUPT,
-                   "config.json: decoder.hidden_size is %d, expected a multiple of "
-                   "num_attention_heads, %d",
-                   c->lm.width, c->lm.heads);
+        au_mg_problem(s->p, AU_CORRUPT,
+                      "config.json: decoder.hidden_size is %d, expected a multiple of "
+                      "num_attention_heads, %d",
+                      c->lm.width, c->lm.heads);
     if (c->lm.codebooks % c->lm.channels)
-        mg_problem(
+        au_mg_problem(
             s->p, AU_CORRUPT,
             "config.json: decoder.num_codebooks is %d, expected a multiple of audio_channels, %d",
             c->lm.codebooks, c->lm.channels);
     if (c->lm.pad > c->lm.vocab)
-        mg_problem(s->p, AU_CORRUPT,
-                   "config.json: decoder.pad_token_id is %d, expected at most vocab_size, %d",
-                   c->lm.pad, c->lm.vocab);
+        au_mg_problem(s->p, AU_CORRUPT,
+                      "config.json: decoder.pad_token_id is %d, expected at most vocab_size, %d",
+                      c->lm.pad, c->lm.vocab);
     if (field(s, "cross_attention_hidden_size"))
         refuse(s, "cross_attention_hidden_size", field(s, "cross_attention_hidden_size"), "null");
 }
@@ -284,15 +284,15 @@ static void read_codec(mg_config *c, const section *s)
         refuse(s, "chunk_length_s", field(s, "chunk_length_s"), "null");
     read_ratios(c, s);
     if (c->codec.codebook_dim != c->codec.hidden)
-        mg_problem(s->p, AU_UNSUPPORTED,
-                   "config.json: audio_encoder.codebook_dim is %d, expected hidden_size, %d",
-                   c->codec.codebook_dim, c->codec.hidden);
+        au_mg_problem(s->p, AU_UNSUPPORTED,
+                      "config.json: audio_encoder.codebook_dim is %d, expected hidden_size, %d",
+                      c->codec.codebook_dim, c->codec.hidden);
     if (c->codec.filters / c->codec.compress < 1)
-        mg_problem(s->p, AU_UNSUPPORTED,
-                   "config.json: audio_encoder.compress is %d, expected at most num_filters, %d",
-                   c->codec.compress, c->codec.filters);
+        au_mg_problem(s->p, AU_UNSUPPORTED,
+                      "config.json: audio_encoder.compress is %d, expected at most num_filters, %d",
+                      c->codec.compress, c->codec.filters);
     if ((int64_t)c->codec.filters << c->codec.n_ratios > 1 << 16)
-        mg_problem(
+        au_mg_problem(
             s->p, AU_UNSUPPORTED,
             "config.json: audio_encoder.num_filters is %d with %d upsampling_ratios, expected at "
             "most 65536 channels",
@@ -312,7 +312,7 @@ static void read_generation(mg_config *c, const json_t *generation, mg_problems 
     c->generation.max_length = integer(&s, "max_length", 1500, 1, 1 << 20);
 }
 
-void mg_config_read(mg_config *c, const json_t *config, const json_t *generation, mg_problems *p)
+void au_mg_config_read(mg_config *c, const json_t *config, const json_t *generation, mg_problems *p)
 {
     *c = (mg_config){0};
     section text = open_section(config, "text_encoder", p);
@@ -327,13 +327,13 @@ void mg_config_read(mg_config *c, const json_t *config, const json_t *generation
     if (p->count)
         return;
     if (c->lm.codebooks / c->lm.channels > c->codec.quantizers)
-        mg_problem(
+        au_mg_problem(
             p, AU_CORRUPT,
             "config.json: decoder.num_codebooks is %d for %d channels, the codec has %d codebooks",
             c->lm.codebooks, c->lm.channels, c->codec.quantizers);
     if (c->lm.vocab > c->codec.codebook_size)
-        mg_problem(p, AU_CORRUPT,
-                   "config.json: decoder.vocab_size is %d, expected at most "
-                   "audio_encoder.codebook_size, %d",
-                   c->lm.vocab, c->codec.codebook_size);
+        au_mg_problem(p, AU_CORRUPT,
+                      "config.json: decoder.vocab_size is %d, expected at most "
+                      "audio_encoder.codebook_size, %d",
+                      c->lm.vocab, c->codec.codebook_size);
 }

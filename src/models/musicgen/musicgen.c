@@ -25,9 +25,9 @@ static au_status open_net(au_net **out, const au_source *source, au_pool *pool, 
     au_buf_init(&problems.text, sizeof err->message - 64);
     AU_TRY(au_calloc(&net, 1, sizeof *net, err));
     au_arena_init(&net->arena, SIZE_MAX / 4);
-    mg_config_read(&net->config, source->config, source->generation, &problems);
+    au_mg_config_read(&net->config, source->config, source->generation, &problems);
     if (!problems.count)
-        AU_TRY(mg_weights_bind(net, source->tensors, &problems, err));
+        AU_TRY(au_mg_weights_bind(net, source->tensors, &problems, err));
     if (problems.unlisted)
         st = au_fail(err, problems.status, "%s\nand %zu more problems", au_buf_cstr(&problems.text),
                      problems.unlisted);
@@ -105,11 +105,11 @@ const au_family au_family_musicgen = {
     .info = net_info,
     .modules = net_modules,
     .report = net_report,
-    .session_bytes = mg_session_bytes,
-    .session_open = mg_session_open,
-    .session_close = mg_session_close,
-    .step = mg_step,
+    .session_bytes = au_mg_session_bytes,
+    .session_open = au_mg_session_open,
+    .session_close = au_mg_session_close,
+    .step = au_mg_step,
     .leave = leave,
     .complete = complete,
-    .render = mg_render,
+    .render = au_mg_render,
 };

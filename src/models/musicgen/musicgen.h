@@ -65,11 +65,12 @@ typedef struct mg_problems {
     size_t count, unlisted;
     au_status status; /* of the first */
 } mg_problems;
-void mg_problem(mg_problems *p, au_status status, const char *fmt, ...) AU_PRINTF(3, 4);
+void au_mg_problem(mg_problems *p, au_status status, const char *fmt, ...) AU_PRINTF(3, 4);
 
 /* Reads config.json and generation_config.json; what is missing has transformers' default. Problems
  * go to p. */
-void mg_config_read(mg_config *c, const json_t *config, const json_t *generation, mg_problems *p);
+void au_mg_config_read(mg_config *c, const json_t *config, const json_t *generation,
+                       mg_problems *p);
 
 typedef struct mg_text_layer {
     au_norm attn_norm, ffn_norm;
@@ -126,24 +127,25 @@ struct au_net {
 
 /* Binds every tensor of `tensors` to its place in net (whose config is read), converting what must
  * be. Missing, unknown and wrong tensors go to p. AU_NOMEM only. */
-AU_MUST_CHECK au_status mg_weights_bind(au_net *net, const au_tensor_set *tensors, mg_problems *p,
-                                        au_err *err);
+AU_MUST_CHECK au_status au_mg_weights_bind(au_net *net, const au_tensor_set *tensors,
+                                           mg_problems *p, au_err *err);
 
-mg_map mg_activation_fn(const au_kernels *k, mg_activation act);
+mg_map au_mg_activation_fn(const au_kernels *k, mg_activation act);
 
-/* ---- T5 encoder. states [S, D]; scratch of mg_text_scratch floats. keep_going is asked before
+/* ---- T5 encoder. states [S, D]; scratch of au_mg_text_scratch floats. keep_going is asked before
  * each layer; false: returns false. */
-size_t mg_text_scratch(const au_net *net, size_t S, int threads);
-bool mg_text_encode(const au_net *net, const au_nn *nn, const int32_t *tokens, size_t S,
-                    const au_applied *applied, float *states, float *scratch,
-                    bool (*keep_going)(void *, size_t layer), void *user);
+size_t au_mg_text_scratch(const au_net *net, size_t S, int threads);
+bool au_mg_text_encode(const au_net *net, const au_nn *nn, const int32_t *tokens, size_t S,
+                       const au_applied *applied, float *states, float *scratch,
+                       bool (*keep_going)(void *, size_t layer), void *user);
 
 /* ---- EnCodec decoder. codes[channel][quantiser] is a row of `frames` codes; out [frames * hop,
  * channels] interleaved. keep_going is asked before each chunk with the frames done so far; false:
  * returns false. AU_NOMEM. */
-size_t mg_codec_scratch(const au_net *net, size_t frames, size_t channels, int threads); /* bytes */
-bool mg_codec_decode(const au_net *net, const au_nn *nn, const int32_t *const *codes,
-                     size_t channels, size_t frames, float *out, void *scratch,
-                     bool (*keep_going)(void *, size_t frames_done), void *user);
+size_t au_mg_codec_scratch(const au_net *net, size_t frames, size_t channels,
+                           int threads); /* bytes */
+bool au_mg_codec_decode(const au_net *net, const au_nn *nn, const int32_t *const *codes,
+                        size_t channels, size_t frames, float *out, void *scratch,
+                        bool (*keep_going)(void *, size_t frames_done), void *user);
 
 #endif

@@ -46,7 +46,7 @@ static void trace_clip(const au_sequence *s, const mg_slot *slot, const float *f
     free(planar);
 }
 
-au_status mg_render(au_sequence *s, size_t index, float *frames, au_err *err)
+au_status au_mg_render(au_sequence *s, size_t index, float *frames, au_err *err)
 {
     mg_slot *slot = &s->slots[index];
     const mg_config *c = &s->net->config;
@@ -66,8 +66,8 @@ au_status mg_render(au_sequence *s, size_t index, float *frames, au_err *err)
                    F * sizeof *rows);
     }
     render_watch watch = {s, slot};
-    if (!mg_codec_decode(s->net, s->nn, codes, channels, F, frames, s->codec_scratch, render_wanted,
-                         &watch))
+    if (!au_mg_codec_decode(s->net, s->nn, codes, channels, F, frames, s->codec_scratch,
+                            render_wanted, &watch))
         st = au_fail(err, AU_CANCELLED, "cancelled while decoding audio");
     else if (mg_traced(s, slot))
         trace_clip(s, slot, frames, slot->codes);

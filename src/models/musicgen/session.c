@@ -124,14 +124,14 @@ static size_t lay_out(au_sequence *s, const au_net *net, const au_clip_spec *cli
     s->encoder_states = take(base, &used, s->max_text * d * sizeof(float));
     /* Text is encoded before the first step and clips are rendered one at a time: both use the same
      * stretch. */
-    size_t text = mg_text_scratch(net, s->max_text, threads) * sizeof(float);
-    size_t codec = mg_codec_scratch(net, max_frames, (size_t)c->lm.channels, threads);
+    size_t text = au_mg_text_scratch(net, s->max_text, threads) * sizeof(float);
+    size_t codec = au_mg_codec_scratch(net, max_frames, (size_t)c->lm.channels, threads);
     s->text_scratch = take(base, &used, text > codec ? text : codec);
     s->codec_scratch = s->text_scratch;
     return used;
 }
 
-uint64_t mg_session_bytes(const au_net *net, const au_clip_spec *clips, size_t n, int threads)
+uint64_t au_mg_session_bytes(const au_net *net, const au_clip_spec *clips, size_t n, int threads)
 {
     au_sequence s = {.texts = malloc((2 * n + 1) * sizeof *s.texts)};
     size_t bytes = s.texts ? lay_out(&s, net, clips, n, threads, NULL) : SIZE_MAX;
@@ -190,8 +190,8 @@ static void make_text(au_sequence *s, const mg_text *text)
     if (!text->tokens) {
         memset(s->encoder_states, 0, S * d * sizeof *s->encoder_states);
     } else {
-        if (!mg_text_encode(net, s->nn, text->tokens, S, text->applied, s->text_states,
-                            s->text_scratch, text_wanted, &watch))
+        if (!au_mg_text_encode(net, s->nn, text->tokens, S, text->applied, s->text_states,
+                               s->text_scratch, text_wanted, &watch))
             return;
         if (net->has_proj)
             au_nn_linear(
@@ -216,7 +216,7 @@ static void make_text(au_sequence *s, const mg_text *text)
 
 /* ---- Session ---- */
 
-void mg_session_close(au_sequence **sp)
+void au_mg_session_close(au_sequence **sp)
 {
     au_sequence *s = *sp;
     if (!s)
@@ -229,8 +229,9 @@ void mg_session_close(au_sequence **sp)
     *sp = NULL;
 }
 
-au_status mg_session_open(au_sequence **out, const au_net *net, const au_nn *nn,
-                          const au_clip_spec *clips, size_t n, const au_watch *watch, au_err *err)
+au_status au_mg_session_open(au_sequence **out, const au_net *net, const au_nn *nn,
+                             const au_clip_spec *clips, size_t n, const au_watch *watch,
+                             au_err *err)
 {
     au_status st = AU_OK;
     au_sequence *s = NULL;
@@ -262,7 +263,7 @@ au_status mg_session_open(au_sequence **out, const au_net *net, const au_nn *nn,
         make_text(s, &s->texts[i]);
 done:
     if (st != AU_OK)
-        mg_session_close(&s);
+        au_mg_session_close(&s);
     *out = s;
     return st;
 }

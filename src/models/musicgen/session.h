@@ -89,11 +89,12 @@ static inline void mg_trace(const au_sequence *s, const char *stage, const char 
 }
 
 /* See model.h for what these promise. */
-uint64_t mg_session_bytes(const au_net *net, const au_clip_spec *clips, size_t n, int threads);
-au_status mg_session_open(au_sequence **out, const au_net *net, const au_nn *nn,
-                          const au_clip_spec *clips, size_t n, const au_watch *watch, au_err *err);
-void mg_session_close(au_sequence **s);
-au_status mg_step(au_sequence *s, size_t *active, au_err *err);
-au_status mg_render(au_sequence *s, size_t index, float *frames, au_err *err);
+uint64_t au_mg_session_bytes(const au_net *net, const au_clip_spec *clips, size_t n, int threads);
+au_status au_mg_session_open(au_sequence **out, const au_net *net, const au_nn *nn,
+                             const au_clip_spec *clips, size_t n, const au_watch *watch,
+                             au_err *err);
+void au_mg_session_close(au_sequence **s);
+au_status au_mg_step(au_sequence *s, size_t *active, au_err *err);
+au_status au_mg_render(au_sequence *s, size_t index, float *frames, au_err *err);
 
 #endif

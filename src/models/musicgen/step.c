@@ -125,7 +125,7 @@ static void feed_forward(au_sequence *s, const mg_lm_layer *layer, size_t M,
     size_t d = (size_t)s->net->config.lm.width, ffn = (size_t)s->net->config.lm.ffn;
     au_nn_norm(s->nn, s->h, s->x, &layer->ffn_norm, M, applied);
     au_nn_linear(s->nn, &(au_linear_op){s->wide, ffn, s->h, d, &layer->fc1, M, applied}, 1);
-    au_nn_map(s->nn, mg_activation_fn(s->nn->k, s->net->config.lm.act), s->wide, M * ffn);
+    au_nn_map(s->nn, au_mg_activation_fn(s->nn->k, s->net->config.lm.act), s->wide, M * ffn);
     au_nn_linear(s->nn, &(au_linear_op){s->h, d, s->wide, ffn, &layer->fc2, M, applied}, 1);
     s->nn->k->add(s->x, s->x, s->h, M * d);
 }
@@ -179,7 +179,7 @@ static void choose_token(void *ctx, size_t item, int thread)
     slot->next[k] = token;
 }
 
-au_status mg_step(au_sequence *s, size_t *active, au_err *err)
+au_status au_mg_step(au_sequence *s, size_t *active, au_err *err)
 {
     (void)err;
     const au_net *net = s->net;

@@ -12,7 +12,7 @@
 
 #include <math.h>
 
-mg_map mg_activation_fn(const au_kernels *k, mg_activation act)
+mg_map au_mg_activation_fn(const au_kernels *k, mg_activation act)
 {
     return act == MG_GELU ? k->gelu : act == MG_GELU_NEW ? k->gelu_new : k->relu;
 }
@@ -31,7 +31,7 @@ static size_t bucket_of(int64_t relative, int buckets, int max_distance)
     return base + (size_t)(large < half - 1 ? large : half - 1);
 }
 
-size_t mg_text_scratch(const au_net *net, size_t S, int threads)
+size_t au_mg_text_scratch(const au_net *net, size_t S, int threads)
 {
     const mg_config *c = &net->config;
     size_t D = (size_t)c->text.width, inner = (size_t)c->text.inner, ffn = (size_t)c->text.ffn;
@@ -41,9 +41,9 @@ size_t mg_text_scratch(const au_net *net, size_t S, int threads)
     return floats + tail;
 }
 
-bool mg_text_encode(const au_net *net, const au_nn *nn, const int32_t *tokens, size_t S,
-                    const au_applied *applied, float *states, float *scratch,
-                    bool (*keep_going)(void *, size_t layer), void *user)
+bool au_mg_text_encode(const au_net *net, const au_nn *nn, const int32_t *tokens, size_t S,
+                       const au_applied *applied, float *states, float *scratch,
+                       bool (*keep_going)(void *, size_t layer), void *user)
 {
     const mg_config *c = &net->config;
     size_t D = (size_t)c->text.width, inner = (size_t)c->text.inner, ffn = (size_t)c->text.ffn;
@@ -73,7 +73,7 @@ bool mg_text_encode(const au_net *net, const au_nn *nn, const int32_t *tokens, s
             (au_attend){o + i * inner,      q + i * inner, k, v, (size_t)c->text.head_dim, inner, S,
                         bias + (S - 1 - i), span};
 
-    mg_map act = mg_activation_fn(nn->k, c->text.act);
+    mg_map act = au_mg_activation_fn(nn->k, c->text.act);
     const au_applied *const *per_row = applied ? rows : NULL;
     for (int i = 0; i < c->text.layers; i++) {
         const mg_text_layer *l = &net->text.layers[i];

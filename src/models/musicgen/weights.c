@@ -41,19 +41,19 @@ static const au_tensor *checked(binder *b, const au_tensor *t, const char *name,
                                 const int64_t *shape)
 {
     if (!t) {
-        mg_problem(b->p, AU_CORRUPT, "tensor %s is missing", name);
+        au_mg_problem(b->p, AU_CORRUPT, "tensor %s is missing", name);
         return NULL;
     }
     if (t->dtype > AU_BF16) {
-        mg_problem(b->p, AU_CORRUPT, "tensor %s has element type %s, expected F32, F16 or BF16",
-                   name, au_dtype_name(t->dtype));
+        au_mg_problem(b->p, AU_CORRUPT, "tensor %s has element type %s, expected F32, F16 or BF16",
+                      name, au_dtype_name(t->dtype));
         return NULL;
     }
     if (t->rank != rank || memcmp(t->shape, shape, (size_t)rank * sizeof *shape) != 0) {
         char found[128], expected[128];
-        mg_problem(b->p, AU_CORRUPT, "tensor %s has shape %s, expected %s", name,
-                   au_tensor_shape_text(found, sizeof found, t->rank, t->shape),
-                   au_tensor_shape_text(expected, sizeof expected, rank, shape));
+        au_mg_problem(b->p, AU_CORRUPT, "tensor %s has shape %s, expected %s", name,
+                      au_tensor_shape_text(found, sizeof found, t->rank, t->shape),
+                      au_tensor_shape_text(expected, sizeof expected, rank, shape));
         return NULL;
     }
     return t;
@@ -440,7 +440,7 @@ static bool passed_over(const char *name)
            strcmp(name, "decoder.model.decoder.embed_positions.weights") == 0;
 }
 
-au_status mg_weights_bind(au_net *net, const au_tensor_set *tensors, mg_problems *p, au_err *err)
+au_status au_mg_weights_bind(au_net *net, const au_tensor_set *tensors, mg_problems *p, au_err *err)
 {
     const mg_config *c = &net->config;
     binder b = {.net = net, .tensors = tensors, .p = p, .seen = json_object()};
@@ -456,7 +456,7 @@ au_status mg_weights_bind(au_net *net, const au_tensor_set *tensors, mg_problems
     for (size_t i = 0; b.seen && i < au_tensor_set_count(tensors); i++) {
         const char *name = au_tensor_set_at(tensors, i)->name;
         if (!passed_over(name) && !json_object_get(b.seen, name))
-            mg_problem(p, AU_CORRUPT, "tensor %s is not part of this model", name);
+            au_mg_problem(p, AU_CORRUPT, "tensor %s is not part of this model", name);
     }
     bool nomem = b.nomem || !b.seen || !net->modules;
     json_decref(b.seen);
