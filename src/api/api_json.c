@@ -100,9 +100,8 @@ json_t *au_job_json(const au_job *job)
 {
     json_t *prompt =
         json_pack("{s:s, s:s*}", "text", job->prompt_text, "negative_text", job->negative_text);
-    json_t *urls = json_pack("{s:o, s:o, s:o}", "self", json_sprintf("/v1/jobs/%s", job->id),
-                             "cancel", json_sprintf("/v1/jobs/%s/cancel", job->id), "events",
-                             json_sprintf("/v1/jobs/%s/events", job->id));
+    json_t *urls = json_pack("{s:o, s:o}", "self", json_sprintf("/v1/jobs/%s", job->id), "cancel",
+                             json_sprintf("/v1/jobs/%s/cancel", job->id));
     json_t *what =
         json_pack("{s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:s, s:i, s:I, s:s}", "id", job->id,
                   "label", job->label, "state", au_job_state_name(job->state), "prompt_id",
@@ -132,9 +131,8 @@ json_t *au_sample_json(const au_sample *s)
     json_t *marking = json_pack("{s:s}", "digital_source_type", "trainedAlgorithmicMedia");
     json_t *prompt = json_pack("{s:s, s:s?, s:s*}", "id", s->prompt_id, "text", s->prompt_text,
                                "negative_text", s->negative_text);
-    json_t *urls = json_pack("{s:o, s:o, s:o, s:o}", "self", json_sprintf("/v1/samples/%s", s->id),
-                             "audio", json_sprintf("/v1/samples/%s/audio", s->id), "peaks",
-                             json_sprintf("/v1/samples/%s/peaks", s->id), "job",
+    json_t *urls = json_pack("{s:o, s:o, s:o}", "self", json_sprintf("/v1/samples/%s", s->id),
+                             "audio", json_sprintf("/v1/samples/%s/audio", s->id), "job",
                              json_sprintf("/v1/jobs/%s", s->job_id));
     json_t *adapter =
         au_adapter_use_json(s->adapter_id, s->adapter_name, s->strength, s->adapter_sha256);

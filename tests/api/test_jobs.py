@@ -83,7 +83,7 @@ def test_samples_do_not_depend_on_grouping(make_server, live, tmp_path):
     body = {"prompt": "a slow waltz", "num_samples": 3, "seed": 9, "duration_s": 0.5,
             "variants": [{"adapter": None}, {"adapter": {"name": "chiptune"}}]}
     whole = {(s["variant"], s["index"]): s["sha256"] for s in live.samples_of(live.run(**body))}
-    small = make_server("--session-memory", "8M", "--threads", "1")
+    small = make_server("--session-memory", "1M", "--threads", "1")
     assert {(s["variant"], s["index"]): s["sha256"] for s in small.samples_of(small.run(**body))} == whole
 
 
@@ -176,7 +176,7 @@ def test_defaults_of_a_job(api):
     assert job["priority"] == 0 and job["label"] == "" and job["error"] is None
     assert job["started_at"] is None and job["finished_at"] is None
     assert job["model"]["name"] == MODEL.name and harness.HEX64.match(job["model"]["fingerprint"])
-    for name in ("self", "cancel", "events"):
+    for name in ("self", "cancel"):
         assert job["id"] in job["urls"][name]
 
 
@@ -315,13 +315,13 @@ def test_progress_never_falls_and_counts_steps(live):
 
 def test_finished_samples_are_listed_while_others_are_made(make_server):
     """Small groups: the first samples are there, playable, while the job goes on."""
-    server = make_server("--session-memory", "1M")
+    server = make_server("--session-memory", "4M")
     job = server.submit(prompt="one by one", duration_s=10, num_samples=8)
 
     def some():
         now = server.job(job)
         made = [s for s in now["samples"] if s["state"] == "completed"]
-        assert now["state"] != "completed", "the samples came all at once"
+        assert now["state"] not in harness.FINAL, f"{now['state']}: the samples came all at once, or never"
         return made if now["state"] == "processing" and made else None
 
     made = wait_until(some, 120, "a first sample", step=0.02)
