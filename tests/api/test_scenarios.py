@@ -70,7 +70,7 @@ def test_s03_the_adapter_named_is_the_one_that_made_the_audio(live, tmp_path):
 
 def test_s03_the_audio_reflects_what_the_adapter_was_trained_on(live):
     """Chiptune is bright: its spectral centroid lies higher, at equal seeds, nearly always."""
-    job = live.run(prompt="a slow melody", variants=[{"adapter": None}, {"adapter": {"id": chiptune(live)["id"]}}],
+    job = live.run(prompt=PROMPT, variants=[{"adapter": None}, {"adapter": {"id": chiptune(live)["id"]}}],
                    num_samples=8, seed=100, duration_s=2)
     hz = {0: {}, 1: {}}
     for sample in live.samples_of(job):
