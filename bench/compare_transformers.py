@@ -9,8 +9,8 @@ The checkpoint is made by tools/reference/make_big.py (2.4 GB) under BUILD/bench
 $AULOS_BENCH_MODEL names one. transformers runs in $AULOS_BENCH_PYTHON, or in this Python where it can be imported. Where it
 cannot, this says what is missing, and measures Aulos alone if a checkpoint is named.
 
-A step is one turn of the decoder with guidance (two rows a sample) and sampling. Every figure is the best of --rounds, since
-other load on the machine can only add time. Memory is the peak resident set, mapped weights included.
+A step is one turn of the decoder with guidance (two rows a sample) and sampling. The figures are those of the round in
+which other programs used the processors least. Memory is the peak resident set, mapped weights included.
 """
 
 import argparse
@@ -44,19 +44,13 @@ def machine():
     return dict(cpu=model, cores=len(os.sched_getaffinity(0)), memory=memory)
 
 
-def busy(seconds=2.0):
-    """Share of the machine's processors that somebody else uses just now; None where that cannot be read."""
-    def ticks():
-        fields = [int(x) for x in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
-        return sum(fields), fields[3] + fields[4]
-
+def busy_seconds():
+    """Processor seconds that all programs of the machine have used; None where that cannot be read."""
     try:
-        total, idle = ticks()
-        time.sleep(seconds)
-        later, later_idle = ticks()
+        fields = [int(x) for x in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     except OSError:
         return None
-    return 1 - (later_idle - idle) / max(1, later - total)
+    return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
 
 
 def commit():
@@ -67,7 +61,7 @@ def commit():
 def checkpoint(args, named, python):
     """The folder to measure on; made, with the numpy of `python`, when nobody names one."""
     if named:
-        return Path(named).resolve()
+        return Path(named).absolute()
     folder = Path(args.build).resolve() / "bench" / "musicgen-small"
     if not (folder / "model.safetensors").exists():
         partial = folder.with_name("musicgen-small.part")
@@ -90,46 +84,48 @@ def other_python():
     return None, f"{python}: {reason} (AULOS_BENCH_PYTHON can name a Python that has torch and transformers)"
 
 
-def measured(command):
-    """Runs a command; its output as JSON, its peak resident set in bytes, its seconds from start to end."""
-    start = time.perf_counter()
-    with tempfile.TemporaryFile("w+") as errors:
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, stderr=errors) as child:
-            out = child.stdout.read()
-            _, status, usage = os.wait4(child.pid, 0)
-            child.returncode = os.waitstatus_to_exitcode(status)
-        if child.returncode:
-            errors.seek(0)
-            raise SystemExit(f"{command[0]} ended with {child.returncode}: {errors.read().strip()}")
-    return json.loads(out), usage.ru_maxrss * 1024, time.perf_counter() - start
+class Run:
+    """A command that has run: its output as JSON, peak resident set in bytes, seconds from start to end, and the share of
+    the processors that others used meanwhile."""
+
+    def __init__(self, command):
+        start, before = time.perf_counter(), busy_seconds()
+        with tempfile.TemporaryFile("w+") as errors:
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, stderr=errors) as child:
+                out = child.stdout.read()
+                _, status, usage = os.wait4(child.pid, 0)
+                child.returncode = os.waitstatus_to_exitcode(status)
+            if child.returncode:
+                errors.seek(0)
+                raise SystemExit(f"{command[0]} ended with {child.returncode}: {errors.read().strip()}")
+        self.seconds, after = time.perf_counter() - start, busy_seconds()
+        own = usage.ru_utime + usage.ru_stime
+        self.report, self.peak = json.loads(out), usage.ru_maxrss * 1024
+        self.others = 0.0 if before is None else max(0.0, (after - before - own) / self.seconds / os.cpu_count())
 
 
 def aulos_round(args, model):
     """One round of ours: `aulos bench` for steps and codec, then a whole clip by `aulos generate`."""
     tool = [str(Path(args.build) / "aulos")]
     common = ["--model", f"{model}/", "--threads", str(args.threads), "--json", "--quiet"]
-    report, _, _ = measured([*tool, "bench", *common])
-    figures = {name: entry["value"] for name, entry in report["figures"].items()}
+    bench = Run([*tool, "bench", *common])
+    figures = {name: entry["value"] for name, entry in bench.report["figures"].items()}
     result = {("step", samples): figures[f"step_{samples}"] / 1e3 for samples in SAMPLES}
     result["codec", 1] = args.seconds / figures["codec_1"]
     with tempfile.TemporaryDirectory() as folder:
-        report, peak, wall = measured([*tool, "generate", PROMPT, *common, "--duration", str(args.seconds), "--seed", "1",
-                                       "-o", os.path.join(folder, "clip.wav")])
-    result["clip", 1], result["load", 1], result["peak", 1] = wall, report["timing"]["load_s"], peak
-    return result
+        clip = Run([*tool, "generate", PROMPT, *common, "--duration", str(args.seconds), "--seed", "1", "-o",
+                    os.path.join(folder, "clip.wav")])
+    result["clip", 1], result["load", 1], result["peak", 1] = clip.seconds, clip.report["timing"]["load_s"], clip.peak
+    return result, max(bench.others, clip.others)
 
 
 def transformers_round(args, model, python):
-    report, peak, _ = measured([python, str(ROOT / "bench/transformers_worker.py"), str(model), "--threads", str(args.threads),
-                             "--steps", str(args.steps), "--seconds", str(args.seconds), "--rounds", "1",
-                             "--samples", *map(str, SAMPLES)])
+    run = Run([python, str(ROOT / "bench/transformers_worker.py"), str(model), "--threads", str(args.threads), "--steps",
+               str(args.steps), "--seconds", str(args.seconds), "--rounds", "1", "--samples", *map(str, SAMPLES)])
+    report = run.report
     result = {("step", int(n)): value for n, value in report["step_s"].items()}
-    result["codec", 1], result["peak", 1], result["load", 1] = report["codec_s"], peak, report["load_s"]
-    return result, f"transformers {report['transformers']}, torch {report['torch']}"
-
-
-def best(rounds):
-    return {key: min(r[key] for r in rounds) for key in rounds[0]} if rounds else {}
+    result["codec", 1], result["peak", 1], result["load", 1] = report["codec_s"], run.peak, report["load_s"]
+    return result, run.others, f"transformers {report['transformers']}, torch {report['torch']}"
 
 
 UNITS = {"step": ("ms", 1e3), "codec": ("s", 1), "clip": ("s", 1), "load": ("s", 1), "peak": ("MB", 1e-6)}
@@ -189,17 +185,18 @@ def main():
     print(f"{model.name}, f32, {args.threads} threads; {facts['cpu']}, {facts['cores']} cores, {facts['memory']}; {commit()}")
     version = subprocess.run([str(Path(args.build) / "aulos"), "version"], capture_output=True, text=True).stdout.split("\n")[0]
     ours, theirs, versions = [], [], {"aulos": version}
-    others = 0.0
     for number in range(args.rounds):
-        others = max(others, busy() or 0)
-        print(f"round {number + 1} of {args.rounds}: aulos", flush=True)
+        print(f"round {number + 1} of {args.rounds}", end="", flush=True)
         ours.append(aulos_round(args, model))
+        print(f": aulos beside {100 * ours[-1][1]:.0f} % of others", end="", flush=True)
         if python:
-            others = max(others, busy() or 0)
-            print(f"round {number + 1} of {args.rounds}: transformers", flush=True)
-            values, versions["transformers"] = transformers_round(args, model, python)
+            *values, versions["transformers"] = transformers_round(args, model, python)
             theirs.append(values)
-    results = {"aulos": best(ours)} | ({"transformers": best(theirs)} if theirs else {})
+            print(f", transformers beside {100 * values[1]:.0f} %", end="", flush=True)
+        print()
+    quietest = {name: min(rounds, key=lambda r: r[1]) for name, rounds in (("aulos", ours), ("transformers", theirs)) if rounds}
+    results = {name: values for name, (values, _) in quietest.items()}
+    others = max(share for _, share in quietest.values())
     print_table(args, results["aulos"], results.get("transformers", {}))
     if others > MAX_BUSY:
         print(f"\nother programs used {100 * others:.0f} % of the processors meanwhile: these figures say little")
