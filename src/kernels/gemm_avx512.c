@@ -16,38 +16,29 @@ enum {
 #include "kernels/gemm_impl.h"
 
 /* clang-format off */
+#define UP_TO_6(type, packed, ahead)                                                                                   \
+    TILE(type, 1, 4, packed, ahead) TILE(type, 2, 4, packed, ahead) TILE(type, 3, 4, packed, ahead)                    \
+    TILE(type, 4, 4, packed, ahead) TILE(type, 5, 4, packed, ahead) TILE(type, 6, 4, packed, ahead)
 #define TILES(type)                                                                                                    \
     TILE(type, 1, 8, 1, 8) TILE(type, 2, 8, 1, 8) TILE(type, 3, 8, 1, 8)                                               \
-    TILE(type, 1, 4, 1, 4) TILE(type, 2, 4, 1, 4) TILE(type, 3, 4, 1, 4)                                               \
-    TILE(type, 4, 4, 1, 4) TILE(type, 5, 4, 1, 4) TILE(type, 6, 4, 1, 4)                                               \
-    TILE(type, 3, 4, 1, 2) TILE(type, 4, 4, 1, 2) TILE(type, 5, 4, 1, 2) TILE(type, 6, 4, 1, 2)                        \
-    TILE(type, 4, 4, 1, 1) TILE(type, 5, 4, 1, 1) TILE(type, 6, 4, 1, 1)                                               \
-    TILE(type, 1, 4, 0, 0) TILE(type, 2, 4, 0, 0) TILE(type, 3, 4, 0, 0)                                               \
-    TILE(type, 4, 4, 0, 0) TILE(type, 5, 4, 0, 0) TILE(type, 6, 4, 0, 0)                                               \
+    UP_TO_6(type, 1, 4) UP_TO_6(type, 1, 2) UP_TO_6(type, 1, 1) UP_TO_6(type, 1, 0) UP_TO_6(type, 0, 0)                \
     TILE(type, 16, 1, 0, 0) TILE(type, 1, 1, 0, 0)
 /* clang-format on */
 TILES(F32)
 TILES(F16)
 TILES(BF16)
 
-/* Seven to eighteen rows make groups of three or more, nineteen or more of four. */
-#define SET(type)                                                                                  \
-    {                                                                                              \
-        .wide = {tile_##type##_1x8_18, tile_##type##_2x8_18, tile_##type##_3x8_18},                \
-        .main = {tile_##type##_1x4_14, tile_##type##_2x4_14, tile_##type##_3x4_14,                 \
-                 tile_##type##_4x4_14, tile_##type##_5x4_14, tile_##type##_6x4_14},                \
-        .half = {NULL,                                                                             \
-                 NULL,                                                                             \
-                 tile_##type##_3x4_12,                                                             \
-                 tile_##type##_4x4_12,                                                             \
-                 tile_##type##_5x4_12,                                                             \
-                 tile_##type##_6x4_12},                                                            \
-        .quarter =                                                                                 \
-            {NULL, NULL, NULL, tile_##type##_4x4_11, tile_##type##_5x4_11, tile_##type##_6x4_11},  \
-        .direct = {tile_##type##_1x4_00, tile_##type##_2x4_00, tile_##type##_3x4_00,               \
-                   tile_##type##_4x4_00, tile_##type##_5x4_00, tile_##type##_6x4_00},              \
-        .columns = tile_##type##_16x1_00, .column = tile_##type##_1x1_00,                          \
+/* clang-format off */
+#define ROW(type, what)                                                                                                \
+    {tile_##type##_1x4_##what, tile_##type##_2x4_##what, tile_##type##_3x4_##what,                                     \
+     tile_##type##_4x4_##what, tile_##type##_5x4_##what, tile_##type##_6x4_##what}
+#define SET(type)                                                                                                      \
+    {                                                                                                                  \
+        .wide = {tile_##type##_1x8_18, tile_##type##_2x8_18, tile_##type##_3x8_18},                                    \
+        .packed = {ROW(type, 10), ROW(type, 11), ROW(type, 12), ROW(type, 14)},                                        \
+        .direct = ROW(type, 00), .columns = tile_##type##_16x1_00, .column = tile_##type##_1x1_00,                     \
     }
+/* clang-format on */
 static const struct tiles tile_set[3] = {
     [AU_F32] = SET(F32), [AU_F16] = SET(F16), [AU_BF16] = SET(BF16)};
 

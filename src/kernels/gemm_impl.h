@@ -10,12 +10,13 @@
  * tree at the end. Weights of 16 bits are widened as they are loaded. A further kind of weights
  * needs a load_w and a row of SET.
  *
- * Few rows of x (decoding): w comes from memory, once, and must come at its full speed. x is
- * packed, a step of a tile after the other: rows of 4096 bytes would all lie in the same few lines
- * of the first cache. Tiles of all rows of x go down w, and the steps of a tile prefetch the tile
- * that follows, evenly, since the processor's own prefetcher stops at every page. Many rows: w is
- * cut into blocks that stay in the second cache, and x goes past each block MR rows at a time,
- * unpacked. */
+ * Up to FEW rows of x go together, packed a step of a tile after the other: rows of 4096 bytes
+ * would all lie in the same few lines of the first cache. Tiles of all these rows go down w, and
+ * the steps of a tile prefetch the tile that follows, evenly, since the processor's own prefetcher
+ * stops at every page. So w comes from memory at its full speed when x is short (decoding), and is
+ * no hindrance when x is long and w is read once for each FEW rows. With less than PACK_N rows of w
+ * packing does not pay, and with very long rows there is no room: then w is cut into blocks that
+ * stay in the second cache, and x goes past each block MR rows at a time, as it lies. */
 #ifndef AU_KERNELS_GEMM_IMPL_H
 #define AU_KERNELS_GEMM_IMPL_H
 
@@ -31,7 +32,8 @@
 #endif
 
 enum {
-    FEW = 64,                  /* rows of x up to which w counts as read from memory */
+    FEW = 60,                  /* rows of x that are packed together */
+    PACK_N = 24,               /* rows of w from which packing of many rows of x pays */
     PACK_FLOATS = 128 << 10,   /* of packed x, on the stack: 16 rows of 8192 */
     W_BLOCK_BYTES = 384 << 10, /* of w that stays in the second cache */
     AHEAD_BYTES = 2048, /* in each of NR rows of w: what memory delivers in its latency, and more */
@@ -134,9 +136,7 @@ typedef void tile_fn(const struct task *t, size_t m, size_t n, const uint8_t *ne
 /* The tiles of one type of weights, by rows of x minus one. */
 struct tiles {
     tile_fn *wide[MR_WIDE];    /* x NR_WIDE, packed, fetching the whole next tile */
-    tile_fn *main[MR];         /* x NR, the same */
-    tile_fn *half[MR];         /* x NR, packed, fetching SHARE_HALF rows of the next tile */
-    tile_fn *quarter[MR];      /* x NR, packed, fetching SHARE_QUARTER rows */
+    tile_fn *packed[4][MR];    /* x NR, packed, fetching 0, 1, NR / 2, NR rows of the next tile */
     tile_fn *direct[MR];       /* x NR, not packed, fetching nothing */
     tile_fn *columns, *column; /* MR_COLUMN or one x 1, not packed */
 };
@@ -172,7 +172,11 @@ static void pack_rows(float *out, const float *x, size_t ldx, size_t M, size_t P
 static size_t few_rows(const struct tiles *f, struct task *t, size_t M, size_t N)
 {
     _Alignas(64) float packed[PACK_FLOATS];
-    const size_t P = (M + MR - 1) / MR, ldx = t->ldx;
+    /* P groups of at most MR rows; each fetches `share` rows of the next tile, as long as there are
+     * some left, which three groups cannot do evenly with four rows */
+    const size_t least = (M + MR - 1) / MR, P = least == 3 && NR == 4 ? 4 : least, ldx = t->ldx;
+    const size_t share = P == 1 ? NR : P == 2 ? NR / 2 : 1;
+    const int fetch = P == 1 ? 3 : P == 2 ? 2 : 1;
     const float *x = t->x;
     size_t n = 0;
     if (M > 1) {
@@ -182,13 +186,12 @@ static size_t few_rows(const struct tiles *f, struct task *t, size_t M, size_t N
     if (M <= MR_WIDE)
         for (; n + NR_WIDE <= N; n += NR_WIDE)
             f->wide[M - 1](t, 0, n, t->w + t->ldw_bytes * (n + 2 * NR_WIDE <= N ? n + NR_WIDE : n));
-    tile_fn *const *by_rows = P == 1 ? f->main : P < 4 ? f->half : f->quarter;
-    const size_t share = P == 1 ? NR : P < 4 ? SHARE_HALF : SHARE_QUARTER;
     for (; n + NR <= N; n += NR) {
         const uint8_t *next = t->w + t->ldw_bytes * (n + 2 * NR <= N ? n + NR : n);
         for (size_t g = 0, m = 0; g < P; g++) {
             size_t rows = M / P + (g < M % P);
-            by_rows[rows - 1](t, m, n, next + t->ldw_bytes * (g * share < NR ? g * share : 0));
+            f->packed[g * share < NR ? fetch : 0][rows - 1](t, m, n,
+                                                            next + t->ldw_bytes * g * share);
             m += rows;
         }
     }
@@ -216,14 +219,27 @@ static void gemm(float *y, size_t ldy, const float *x, size_t ldx, const void *w
                  size_t ldw, size_t M, size_t N, size_t K)
 {
     const struct tiles *f = &tile_set[wtype];
-    const size_t padded = (K + 15) / 16 * 16;
+    const size_t padded = (K + 15) / 16 * 16, fit = padded ? PACK_FLOATS / padded : FEW;
+    const size_t most = (fit < FEW ? fit : FEW) / MR * MR;
     struct task t = {y, x, w, ldy, ldx, ldw * (wtype == AU_F32 ? 4 : 2), K, padded};
+    size_t done = 0;
     if (M == 0 || N == 0)
         return;
-    size_t n =
-        M <= FEW && padded <= PACK_FLOATS / M ? few_rows(f, &t, M, N) : many_rows(f, &t, M, N);
-    for (; n < N; n++)
-        column(f, &t, M, n);
+    if (most == 0 || (M > FEW && N < PACK_N)) {
+        done = many_rows(f, &t, M, N);
+    } else {
+        const size_t parts = (M + most - 1) / most;
+        for (size_t i = 0; i < parts; i++) {
+            size_t first = M * i / parts, last = M * (i + 1) / parts;
+            t.x = x + first * ldx;
+            t.y = y + first * ldy;
+            done = few_rows(f, &t, last - first, N);
+        }
+        t.x = x;
+        t.y = y;
+    }
+    for (; done < N; done++)
+        column(f, &t, M, done);
 }
 
 /* Rows of keys may lie far apart, where whole rows are a few lines: so rows are prefetched, not

@@ -103,6 +103,21 @@ static void test_gemm_chosen(void **state)
 {
     (void)state;
     static const struct product chosen[] = {
+        {.M = 130,
+         .N = 37,
+         .K = 129,
+         .ldx = 129,
+         .ldw = 131,
+         .ldy = 37,
+         .type = AU_F32}, /* x packed in parts */
+        {.M = 90, .N = 26, .K = 3000, .ldx = 500, .ldw = 3000, .ldy = 27, .type = AU_F16},
+        {.M = 5,
+         .N = 11,
+         .K = 40000,
+         .ldx = 40000,
+         .ldw = 40000,
+         .ldy = 11,
+         .type = AU_F32}, /* no room to pack */
         {.M = 70,
          .N = 101,
          .K = 1000,
@@ -111,13 +126,7 @@ static void test_gemm_chosen(void **state)
          .ldy = 101,
          .type = AU_F32}, /* blocks of w */
         {.M = 70, .N = 201, .K = 1000, .ldx = 1000, .ldw = 1000, .ldy = 201, .type = AU_BF16},
-        {.M = 64,
-         .N = 9,
-         .K = 2100,
-         .ldx = 2100,
-         .ldw = 2100,
-         .ldy = 9,
-         .type = AU_F16}, /* x too large to pack */
+        {.M = 64, .N = 9, .K = 2100, .ldx = 2100, .ldw = 2100, .ldy = 9, .type = AU_F16},
         {.M = 2,
          .N = 40,
          .K = 4096,
@@ -148,6 +157,25 @@ static void test_gemm_chosen(void **state)
     };
     for (size_t i = 0; i < sizeof chosen / sizeof *chosen; i++)
         check_product(&chosen[i]);
+}
+
+/* Products that underflow leave -0 in every partial sum, which a zero added in the tail would turn
+ * into +0. */
+static void test_gemm_tail_adds_nothing(void **state)
+{
+    (void)state;
+    enum { M = 7, N = 9, K = 21 };
+    float x[M * K], w[N * K], y[M * N];
+    for (int i = 0; i < M * K; i++)
+        x[i] = -0x1p-100f;
+    for (int i = 0; i < N * K; i++)
+        w[i] = 0x1p-100f;
+    for (int t = -1; t < n_tables; t++)
+        for (size_t m = 1; m <= M; m++) {
+            (t < 0 ? c_table : tables[t])->gemm(y, N, x, K, w, AU_F32, K, m, N, K);
+            for (size_t i = 0; i < m * N; i++)
+                assert_int_equal(to_bits(y[i]), 0x80000000);
+        }
 }
 
 /* A row of y is the same alone, with others, and when the range of w is cut anywhere. */
@@ -459,10 +487,15 @@ int main(void)
     for (int t = 0; t < n_tables; t++)
         printf("table %s\n", tables[t]->name);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gemm_at_random), cmocka_unit_test(test_gemm_chosen),
-        cmocka_unit_test(test_gemm_split),     cmocka_unit_test(test_attention_rows),
-        cmocka_unit_test(test_vectors),        cmocka_unit_test(test_every_kind_of_float),
-        cmocka_unit_test(test_widen),          cmocka_unit_test(test_tables),
+        cmocka_unit_test(test_gemm_at_random),
+        cmocka_unit_test(test_gemm_chosen),
+        cmocka_unit_test(test_gemm_tail_adds_nothing),
+        cmocka_unit_test(test_gemm_split),
+        cmocka_unit_test(test_attention_rows),
+        cmocka_unit_test(test_vectors),
+        cmocka_unit_test(test_every_kind_of_float),
+        cmocka_unit_test(test_widen),
+        cmocka_unit_test(test_tables),
         cmocka_unit_test(test_bandwidth),
     };
     return cmocka_run_group_tests_name("kernels", tests, NULL, NULL);

@@ -146,9 +146,12 @@ struct root {
 static void put(struct root *r, const char *path, const char *text)
 {
     char *full = r->files[r->n++];
-    assert_true(snprintf(full, sizeof r->files[0], "%s/%s", r->dir, path) <
-                (int)sizeof r->files[0]);
-    for (char *p = full + strlen(r->dir) + 1; *p; p++)
+    size_t dir_len = strlen(r->dir);
+    assert_true(dir_len + 1 + strlen(path) < sizeof r->files[0]);
+    memcpy(full, r->dir, dir_len);
+    full[dir_len] = '/';
+    memcpy(full + dir_len + 1, path, strlen(path) + 1);
+    for (char *p = full + dir_len + 1; *p; p++)
         if (*p == '/') {
             *p = '\0';
             mkdir(full, 0777);
