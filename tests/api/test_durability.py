@@ -357,27 +357,52 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def test_a_disk_that_fills_up_tears_no_job(small_disk, tmp_path):
-    """Samples that do not fit fail their job with the reason; reads go on; with space again, work goes on."""
+@pytest.fixture
+def cramped(small_disk, tmp_path):
+    """A server on the small disk with one finished job, and fill(n): a file that leaves n bytes free."""
     server = Server(small_disk / "data", "--min-free-disk", "0")
     server.log_path = tmp_path / "log"
     server.start()
+    server.filler = small_disk / "filler"
+
+    def fill(left):
+        disk = os.statvfs(small_disk)
+        server.filler.write_bytes(b"x" * (disk.f_bavail * disk.f_frsize - left))
+
     try:
-        good = server.run(**SHORT)
-        free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
-        (small_disk / "filler").write_bytes(b"x" * (free - 700_000))
-        big = server.submit(prompt="too much", duration_s=10, num_samples=4)  # 4 x 480 kB
-        done = server.wait(big, "failed")
-        assert "space" in done["error"]["detail"]
-        assert server.get("/healthz").status_code == 200
-        for sample in server.samples_of(good):
-            assert harness.sha256(server.audio(sample)) == sample["sha256"]
-        (small_disk / "filler").unlink()
-        job = server.wait(server.submit(**SHORT), "completed")
-        harness.check_invariants(server, [good, big, job])
+        server.good = server.run(**SHORT)
+        server.fill = fill
+        yield server
         assert server.stop() == 0
     finally:
         server.kill()
+
+
+def still_readable(server):
+    assert server.get("/healthz").status_code == 200
+    for sample in server.samples_of(server.good):
+        assert harness.sha256(server.audio(sample)) == sample["sha256"]
+
+
+def test_a_sample_that_finds_no_space_fails_its_job(cramped):
+    cramped.fill(2_300_000)
+    big = cramped.wait(cramped.submit(prompt="too much", duration_s=30, num_samples=2), "failed")  # 2 x 1.4 MB
+    assert "space" in big["error"]["detail"]
+    still_readable(cramped)
+    cramped.filler.unlink()
+    harness.check_invariants(cramped, [cramped.good, big, cramped.run(**SHORT)])
+
+
+def test_a_disk_that_is_full_to_the_last_byte_tears_no_job(cramped):
+    """Not even the database can write then: what is asked for is refused, and all goes on once there is space again."""
+    cramped.fill(700_000)
+    job = cramped.submit(prompt="too much", duration_s=10, num_samples=4)  # 4 x 480 kB
+    wait_until(lambda: cramped.post("/v1/prompts", {"text": "x" * 5000}).status_code == 507 or cramped.job(job)["state"] in FINAL,
+               90, "the disk to be full", step=0.2)
+    still_readable(cramped)
+    cramped.filler.unlink()
+    wait_until(lambda: cramped.job(job)["state"] in FINAL, 90, "the job to end", step=0.1)
+    harness.check_invariants(cramped, [cramped.good, job, cramped.run(**SHORT)])
 
 
 def test_low_disk_refuses_jobs_and_serves_reads(small_disk, tmp_path):
