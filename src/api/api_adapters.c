@@ -17,21 +17,28 @@ static json_t *list_of(const json_t *report, const char *key)
     return json_is_array(j) ? json_incref(j) : json_array();
 }
 
-static json_t *adapter_json(const au_adapter_row *a)
+/* In a list without the report, which names every tensor. */
+static json_t *adapter_json(const au_adapter_row *a, bool whole)
 {
     json_t *report = au_text_json(a->report);
-    json_t *urls = json_pack("{s:o}", "self", json_sprintf("/v1/adapters/%s", a->id));
-    json_t *j =
-        json_pack("{s:s, s:s, s:i, s:b, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:f, s:i, s:I, s:o, "
-                  "s:s?, s:I, s:o, s:o, s:o, "
-                  "s:o}",
-                  "id", a->id, "name", a->name, "version", a->version, "current", a->current,
-                  "state", a->status, "kind", a->kind, "format", a->format, "family", a->family,
-                  "base_model", a->base_model, "description", a->description, "rank", a->rank,
-                  "alpha", a->alpha, "targets", a->targets, "matched", count_of(report, "matched"),
-                  "unmatched", list_of(report, "unmatched"), "sha256", a->sha256, "bytes",
-                  (json_int_t)a->bytes, "error", au_text_json(a->error), "created_at",
-                  au_time_json(a->created_at), "urls", urls, "report", report);
+    json_t *j = json_pack(
+        "{s:s, s:s, s:i, s:b, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:f, s:i, s:I, s:o}", "id", a->id,
+        "name", a->name, "version", a->version, "current", a->current, "state", a->status, "kind",
+        a->kind, "format", a->format, "family", a->family, "base_model", a->base_model,
+        "description", a->description, "rank", a->rank, "alpha", a->alpha, "targets", a->targets,
+        "matched", count_of(report, "matched"), "unmatched", list_of(report, "unmatched"));
+    json_t *more = json_pack("{s:s?, s:I, s:o, s:o, s:{s:o}}", "sha256", a->sha256, "bytes",
+                             (json_int_t)a->bytes, "error", au_text_json(a->error), "created_at",
+                             au_time_json(a->created_at), "urls", "self",
+                             json_sprintf("/v1/adapters/%s", a->id));
+    bool complete = j && more && json_object_update(j, more) == 0 &&
+                    (!whole || json_object_set(j, "report", report) == 0);
+    json_decref(report);
+    json_decref(more);
+    if (!complete) {
+        json_decref(j);
+        j = NULL;
+    }
     return j;
 }
 
@@ -58,7 +65,7 @@ au_http_result au_list_adapters(au_http_request *rq)
         return au_api_failed(rq, st, &err);
     json_t *data = json_array();
     for (size_t i = 0; i < n; i++)
-        au_list_add(&data, adapter_json(rows[i]));
+        au_list_add(&data, adapter_json(rows[i], false));
     return au_page_reply(rq, data, more, n ? rows[n - 1]->id : NULL);
 }
 
@@ -79,5 +86,5 @@ au_http_result au_get_adapter(au_http_request *rq)
         return au_api_failed(rq, st, &err);
     if (row->deleted_at)
         return au_api_gone(rq, "adapter", id);
-    return au_http_reply_json(rq, 200, adapter_json(row));
+    return au_http_reply_json(rq, 200, adapter_json(row, true));
 }

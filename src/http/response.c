@@ -123,6 +123,7 @@ au_http_result au_http_reply_json(au_http_request *rq, int status, json_t *json)
     if (!json)
         return reply_out_of_memory(rq);
     au_json_dump(&res->body, json);
+    au_buf_char(&res->body, '\n'); /* for people with curl */
     json_decref(json);
     if (res->body.status != AU_OK)
         return reply_out_of_memory(rq);
@@ -148,6 +149,7 @@ static au_http_result reply_problem(au_http_request *rq, au_problem problem, jso
         json_object_update(j, more);
     if (j)
         au_json_dump(&res->body, j);
+    au_buf_char(&res->body, '\n');
     json_decref(more);
     json_decref(j);
     au_http_set_header(rq, "Cache-Control", "no-store");

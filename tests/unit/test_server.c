@@ -202,7 +202,7 @@ static void test_replies(void **state)
 {
     (void)state;
     assert_int_equal(ask("GET /json/abc HTTP/1.1\r\n" END), 200);
-    assert_string_equal(body(), "{\"id\":\"abc\"}");
+    assert_string_equal(body(), "{\"id\":\"abc\"}\n");
     assert_true(has("Content-Type: application/json\r\n"));
     assert_true(has("X-Request-Id: "));
     assert_true(has("ETag: \""));
@@ -214,7 +214,7 @@ static void test_replies(void **state)
     assert_string_equal(body(), "");
     assert_int_equal(ask("HEAD /json/abc HTTP/1.1\r\n" END), 200);
     assert_string_equal(body(), "");
-    assert_true(has("Content-Length: 12\r\n"));
+    assert_true(has("Content-Length: 13\r\n"));
     assert_int_equal(ask("GET http://127.0.0.1/json/abc HTTP/1.1\r\n" END), 200);
 }
 
@@ -307,7 +307,7 @@ static void test_bodies(void **state)
         ask("POST /json HTTP/1.1\r\nContent-Type: application/json; charset=\"UTF-8\"\r\n"
             "Transfer-Encoding: chunked\r\n" END "3\r\n{\"a\r\n4\r\n\":1}\r\n0\r\n\r\n"),
         201);
-    assert_string_equal(body(), "{\"got\":{\"a\":1}}");
+    assert_string_equal(body(), "{\"got\":{\"a\":1}}\n");
     char text[2000];
     int n = sprintf(
         text,
@@ -432,9 +432,9 @@ static void test_pending_and_again(void **state)
 {
     (void)state;
     assert_int_equal(ask("GET /pending HTTP/1.1\r\n" END), 200);
-    assert_string_equal(body(), "{\"later\":true}");
+    assert_string_equal(body(), "{\"later\":true}\n");
     assert_int_equal(ask("GET /again HTTP/1.1\r\n" END), 200);
-    assert_string_equal(body(), "{\"calls\":3}");
+    assert_string_equal(body(), "{\"calls\":3}\n");
     /* Clients that leave while their request is pending. */
     for (int i = 0; i < 10; i++) {
         int fd = dial();
