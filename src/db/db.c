@@ -140,7 +140,7 @@ static int read_values(au_value *values, const char *types, va_list ap)
             break;
         }
         default:
-            AU_ASSERT(!"unknown parameter type");
+            AU_ASSERT(false && "unknown parameter type");
         }
     }
     return n;

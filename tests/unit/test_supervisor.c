@@ -11,6 +11,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -76,11 +77,11 @@ static bool is_running(int pid)
 
 static void note(void *user)
 {
-    ++*(volatile int *)user;
+    atomic_fetch_add((atomic_int *)user, 1);
 }
 
 static au_supervisor *start(fixture *f, au_writer *w, int n, const char *script,
-                            volatile int *requeued)
+                            atomic_int *requeued)
 {
     static const char *argv[4];
     au_supervisor *s;
@@ -93,7 +94,7 @@ static au_supervisor *start(fixture *f, au_writer *w, int n, const char *script,
                                          .writer = w,
                                          .limits = f->limits,
                                          .on_requeued = requeued ? note : NULL,
-                                         .user = (void *)requeued};
+                                         .user = requeued};
     OK(au_supervisor_new(&s, &config, &f->err));
     return s;
 }
@@ -102,7 +103,7 @@ static void test_restart_and_stop(void **state)
 {
     fixture *f = *state;
     au_writer *w;
-    volatile int requeued = 0;
+    atomic_int requeued = 0;
     char ids[3][AU_UUID_TEXT], job_id[AU_UUID_TEXT];
     int pids[3];
     char why[256];
@@ -136,7 +137,7 @@ static void test_cannot_start(void **state)
 {
     fixture *f = *state;
     au_writer *w;
-    volatile int ended = 0;
+    atomic_int ended = 0;
     char why[256];
     OK(au_writer_new(&w, f->db_path, 0, &f->err));
     au_supervisor *s = start(f, w, 1, "exit 3", &ended);
