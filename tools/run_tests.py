@@ -69,12 +69,12 @@ def sanitizer_environment(build):
     }
 
 
-def run_program(test, cpus, env, jobs_timeout):
+def run_program(test, build, cpus, env, jobs_timeout):
     """One meson test: (seconds, exit status or text, output)."""
     started = time.monotonic()
     full = {**os.environ, **env, **test["env"]}
     process = subprocess.Popen(
-        test["cmd"], cwd=test["workdir"] or ROOT, env=full, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        test["cmd"], cwd=test["workdir"] or build, env=full, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=lambda: os.sched_setaffinity(0, cpus))
     try:
         output, _ = process.communicate(timeout=test["timeout"] * jobs_timeout)
@@ -116,7 +116,7 @@ def run_meson_tests(build, suites, threaded, tally, env, scale):
     def pinned(test):
         cpus = free.get()
         try:
-            return run_program(test, cpus, env, scale)
+            return run_program(test, build, cpus, env, scale)
         finally:
             free.put(cpus)
 
@@ -135,7 +135,7 @@ def run_meson_tests(build, suites, threaded, tally, env, scale):
             report(running[future], future.result())
     for test in wanted:
         if not test["is_parallel"]:
-            report(test, run_program(test, set(all_cpus), env, scale))
+            report(test, run_program(test, build, set(all_cpus), env, scale))
 
 
 def run_pytest(build, threaded, tally, env):
@@ -148,7 +148,7 @@ def run_pytest(build, threaded, tally, env):
     if threaded:
         command += ["-k", THREADED_API]
     full = {**os.environ, **env, "AULOS_BUILD": str(build), "AULOS_BIN": str(build / "aulos"),
-            "AULOS_SOURCE": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+            "AULOS_SOURCE": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
     status = subprocess.call(command, cwd=ROOT, env=full, stdin=subprocess.DEVNULL)
     before = len(tally.failed)
     try:
