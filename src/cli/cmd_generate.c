@@ -52,10 +52,11 @@ typedef struct generation {
  * ------------------------------------------------------------------------------------- */
 
 static volatile sig_atomic_t interrupted; /* the signal's number */
+static volatile sig_atomic_t writing;     /* a file is half-written: not now */
 
 static void on_signal(int sig)
 {
-    if (interrupted)
+    if (interrupted && !writing)
         _exit(128 + sig);
     interrupted = sig;
 }
@@ -232,7 +233,10 @@ static au_status on_audio(void *user, size_t row, const au_audio *audio, au_err 
     size_t len = 0;
     au_status st = AU_OK;
     AU_TRY(au_audio_encode(&samples, g->plan.format, &recipe, &file, &len, &r->stats, err));
-    AU_TRY(au_file_write(clip->path, file, len, au_options_flag(g->options, AU_OPT_FORCE), err));
+    writing = 1;
+    st = au_file_write(clip->path, file, len, au_options_flag(g->options, AU_OPT_FORCE), err);
+    writing = 0;
+    AU_TRY(st);
     r->n_frames = audio->n_frames;
     r->sample_rate = audio->sample_rate;
     r->channels = audio->channels;
@@ -323,7 +327,7 @@ static au_status print_json(const generation *g, au_err *err)
 /* One line a file: name, seed, and how it sounds in numbers. */
 static void print_clips(const generation *g)
 {
-    for (size_t i = 0; i < g->plan.n_clips; i++) {
+    for (size_t i = 0; g->results && i < g->plan.n_clips; i++) {
         const au_plan_clip *clip = &g->plan.clips[i];
         const clip_result *r = &g->results[i];
         if (!r->done)
@@ -364,6 +368,8 @@ static au_status prepare(generation *g, int *exit_status, au_err *err)
     st = au_plan_init(&g->plan, o, err);
     *exit_status = exit_for(st);
     AU_TRY(st);
+    /* From here on; a prompt being typed on standard input is ended by Ctrl-C as usual. */
+    catch_signals();
     AU_TRY(au_plan_check_files(&g->plan, au_options_flag(o, AU_OPT_FORCE), err));
     *exit_status = AU_EXIT_FAILED;
     g->trace_dir = au_options_text(o, AU_OPT_TRACE);
@@ -438,7 +444,6 @@ int au_command_generate(const au_options *o)
     au_err err = {0};
     int exit_status = AU_EXIT_FAILED;
     int64_t started = au_mono_ns();
-    catch_signals();
     au_status st = prepare(&g, &exit_status, &err);
     g.load_s = (double)(au_mono_ns() - started) / 1e9;
     if (st == AU_OK) {
@@ -447,7 +452,8 @@ int au_command_generate(const au_options *o)
         g.total_s = (double)(au_mono_ns() - started) / 1e9;
     }
     if (interrupted && st != AU_OK) {
-        print_clips(&g);
+        if (!au_options_flag(o, AU_OPT_JSON))
+            print_clips(&g);
         au_cli_note("interrupted");
         exit_status = 128 + interrupted;
     } else if (st == AU_OK && (st = report(&g, &err)) == AU_OK) {
