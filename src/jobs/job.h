@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Jobs: records, states and every change of a state.
  *
- * States and their transitions are the table "Job states" of docs/architecture.md. A state changes
- * in one place only (change_state in job_state.c): a compare-and-set on (state, lease token), which
+ * States and their transitions are the table of docs/jobs.md. A state changes
+ * in one place only (au_job_change_state): a compare-and-set on (state, lease token), which
  * also writes the event rows. A function that lost such a race says so in its result and changes
  * nothing.
  *

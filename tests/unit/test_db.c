@@ -266,12 +266,51 @@ static void test_writer_limit(void **state)
     assert_int_equal(n, accepted);
 }
 
+static au_status set_max_pages(au_db *db, void *arg, au_err *err)
+{
+    char sql[64];
+    int64_t n;
+    snprintf(sql, sizeof sql, "PRAGMA max_page_count = %d", *(int *)arg);
+    return au_db_int(&n, db, 0, err, sql, "");
+}
+
+static au_status insert_block(au_db *db, void *arg, au_err *err)
+{
+    static const char block[20000];
+    return au_db_exec(db, NULL, err, "INSERT INTO blocks VALUES (?1, ?2)", "ib", *(int64_t *)arg,
+                      block, sizeof block);
+}
+
+/* A full disk: the write fails with AU_NOSPACE, nothing of it is left, and the writer goes on when
+ * there is space again. */
+static void test_writer_without_space(void **state)
+{
+    fixture *f = *state;
+    au_writer *w;
+    au_status st = AU_OK;
+    int64_t n = 0;
+    OK(au_db_exec(f->db, NULL, &f->err, "CREATE TABLE blocks (n INTEGER, b BLOB)", ""));
+    OK(au_writer_new(&w, f->db_path, 0, &f->err));
+    int pages = (int)count(f, "PRAGMA page_count") + 50;
+    OK(au_writer_run(w, set_max_pages, &pages, &f->err));
+    while (n < 1000 && (st = au_writer_run(w, insert_block, &n, &f->err)) == AU_OK)
+        n++;
+    assert_int_equal(st, AU_NOSPACE);
+    assert_in_range(n, 5, 50);
+    assert_int_equal(count(f, "SELECT COUNT(*) FROM blocks"), n);
+    pages += 1000;
+    OK(au_writer_run(w, set_max_pages, &pages, &f->err));
+    OK(au_writer_run(w, insert_block, &n, &f->err));
+    assert_int_equal(count(f, "SELECT COUNT(*) FROM blocks"), n + 1);
+    au_writer_free(&w);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(test_values), T(test_statement_cache), T(test_versions),     T(test_readers_cannot_write),
-        T(test_busy),   T(test_writer_groups),   T(test_writer_limit),
+        T(test_busy),   T(test_writer_groups),   T(test_writer_limit), T(test_writer_without_space),
     };
     return cmocka_run_group_tests_name("db", tests, NULL, NULL);
 }
