@@ -13,7 +13,7 @@ enum {
     SMALL_M = 16, /* up to here all rows share one pass over the weights */
     TILE_M = 128, /* rows of a tile otherwise */
     TILE_WEIGHT =
-        32 *
+        128 *
         1024, /* weights of a tile: long enough to stream, short enough to balance two threads */
     INLINE_MACS = 16 * 1024, /* less work than this is not worth waking anybody */
 };
