@@ -103,6 +103,12 @@ def marked_processes(mark):
     return found
 
 
+def cpu_seconds(pid):
+    """Processor time that a process has used, all its threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def wait_until(check, timeout=30, what="the condition", step=0.03):
     """Calls check() until it gives a true value, which is returned; fails after the bound."""
     end = time.monotonic() + timeout * SLOW
