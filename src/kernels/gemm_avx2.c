@@ -3,16 +3,24 @@
  * fill 15 of the 16 registers (12 of sums, 2 of w, 1 of x) and load 5 vectors for 6 products. */
 #include "kernels/lanes_avx2.h"
 
-enum { MR = 3, NR = 2, MR_WIDE = 1, NR_WIDE = 4, MR_COLUMN = 4 };
+enum {
+    MR = 3,
+    NR = 2,
+    MR_WIDE = 1,
+    NR_WIDE = 4,
+    MR_COLUMN = 4,
+};
 
 #include "kernels/gemm_impl.h"
 
 /* clang-format off */
-#define UP_TO_3(type, packed, ahead)                                                                                   \
-    TILE(type, 1, 2, packed, ahead) TILE(type, 2, 2, packed, ahead) TILE(type, 3, 2, packed, ahead)
-#define TILES(type)                                                                                                    \
-    TILE(type, 1, 4, 1, 4)                                                                                             \
-    UP_TO_3(type, 1, 2) UP_TO_3(type, 1, 1) UP_TO_3(type, 1, 0) UP_TO_3(type, 0, 0)                                    \
+#define UP_TO_3(type, packed, ahead)                                                               \
+    TILE(type, 1, 2, packed, ahead)                                                                \
+    TILE(type, 2, 2, packed, ahead)                                                                \
+    TILE(type, 3, 2, packed, ahead)
+#define TILES(type)                                                                                \
+    TILE(type, 1, 4, 1, 4)                                                                         \
+    UP_TO_3(type, 1, 2) UP_TO_3(type, 1, 1) UP_TO_3(type, 1, 0) UP_TO_3(type, 0, 0)                \
     TILE(type, 4, 1, 0, 0) TILE(type, 1, 1, 0, 0)
 /* clang-format on */
 TILES(F32)
@@ -20,12 +28,15 @@ TILES(F16)
 TILES(BF16)
 
 /* clang-format off */
-#define ROW(type, what) {tile_##type##_1x2_##what, tile_##type##_2x2_##what, tile_##type##_3x2_##what}
-#define SET(type)                                                                                                      \
-    {                                                                                                                  \
-        .wide = {tile_##type##_1x4_14},                                                                                \
-        .packed = {ROW(type, 10), ROW(type, 11), ROW(type, 11), ROW(type, 12)},                                        \
-        .direct = ROW(type, 00), .columns = tile_##type##_4x1_00, .column = tile_##type##_1x1_00,                      \
+#define ROW(type, what)                                                                            \
+    {tile_##type##_1x2_##what, tile_##type##_2x2_##what, tile_##type##_3x2_##what}
+#define SET(type)                                                                                  \
+    {                                                                                              \
+        .wide = {tile_##type##_1x4_14},                                                            \
+        .packed = {ROW(type, 10), ROW(type, 11), ROW(type, 11), ROW(type, 12)},                    \
+        .direct = ROW(type, 00),                                                                   \
+        .columns = tile_##type##_4x1_00,                                                           \
+        .column = tile_##type##_1x1_00,                                                            \
     }
 /* clang-format on */
 static const struct tiles tile_set[3] = {

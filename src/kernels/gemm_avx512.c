@@ -9,19 +9,19 @@ enum {
     MR_WIDE = 3,
     NR_WIDE = 8,
     MR_COLUMN = 16,
-    SHARE_HALF = 2,
-    SHARE_QUARTER = 1
 };
 
 #include "kernels/gemm_impl.h"
 
 /* clang-format off */
-#define UP_TO_6(type, packed, ahead)                                                                                   \
-    TILE(type, 1, 4, packed, ahead) TILE(type, 2, 4, packed, ahead) TILE(type, 3, 4, packed, ahead)                    \
-    TILE(type, 4, 4, packed, ahead) TILE(type, 5, 4, packed, ahead) TILE(type, 6, 4, packed, ahead)
-#define TILES(type)                                                                                                    \
-    TILE(type, 1, 8, 1, 8) TILE(type, 2, 8, 1, 8) TILE(type, 3, 8, 1, 8)                                               \
-    UP_TO_6(type, 1, 4) UP_TO_6(type, 1, 2) UP_TO_6(type, 1, 1) UP_TO_6(type, 1, 0) UP_TO_6(type, 0, 0)                \
+#define UP_TO_6(type, packed, ahead)                                                               \
+    TILE(type, 1, 4, packed, ahead) TILE(type, 2, 4, packed, ahead)                                \
+    TILE(type, 3, 4, packed, ahead) TILE(type, 4, 4, packed, ahead)                                \
+    TILE(type, 5, 4, packed, ahead) TILE(type, 6, 4, packed, ahead)
+#define TILES(type)                                                                                \
+    TILE(type, 1, 8, 1, 8) TILE(type, 2, 8, 1, 8) TILE(type, 3, 8, 1, 8)                           \
+    UP_TO_6(type, 1, 4) UP_TO_6(type, 1, 2) UP_TO_6(type, 1, 1) UP_TO_6(type, 1, 0)                \
+    UP_TO_6(type, 0, 0)                                                                            \
     TILE(type, 16, 1, 0, 0) TILE(type, 1, 1, 0, 0)
 /* clang-format on */
 TILES(F32)
@@ -29,14 +29,16 @@ TILES(F16)
 TILES(BF16)
 
 /* clang-format off */
-#define ROW(type, what)                                                                                                \
-    {tile_##type##_1x4_##what, tile_##type##_2x4_##what, tile_##type##_3x4_##what,                                     \
+#define ROW(type, what)                                                                            \
+    {tile_##type##_1x4_##what, tile_##type##_2x4_##what, tile_##type##_3x4_##what,                 \
      tile_##type##_4x4_##what, tile_##type##_5x4_##what, tile_##type##_6x4_##what}
-#define SET(type)                                                                                                      \
-    {                                                                                                                  \
-        .wide = {tile_##type##_1x8_18, tile_##type##_2x8_18, tile_##type##_3x8_18},                                    \
-        .packed = {ROW(type, 10), ROW(type, 11), ROW(type, 12), ROW(type, 14)},                                        \
-        .direct = ROW(type, 00), .columns = tile_##type##_16x1_00, .column = tile_##type##_1x1_00,                     \
+#define SET(type)                                                                                  \
+    {                                                                                              \
+        .wide = {tile_##type##_1x8_18, tile_##type##_2x8_18, tile_##type##_3x8_18},                \
+        .packed = {ROW(type, 10), ROW(type, 11), ROW(type, 12), ROW(type, 14)},                    \
+        .direct = ROW(type, 00),                                                                   \
+        .columns = tile_##type##_16x1_00,                                                          \
+        .column = tile_##type##_1x1_00,                                                            \
     }
 /* clang-format on */
 static const struct tiles tile_set[3] = {
