@@ -117,7 +117,7 @@ struct au_http_server {
     au_http_guard guard;
     char *bound_host; /* owned */
     char *url;        /* owned */
-    int listen_fd;
+    int listen_fd; /* of the accepting loop while that runs; -1: closed */
     atomic_int phase; /* SERVER_RUN ... */
     _Atomic int64_t force_at_ms;
     atomic_int n_conns, n_active;

@@ -135,7 +135,9 @@ static void check_deadlines(au_http_loop *loop, int64_t now)
 static void close_some(au_http_loop *loop, bool all)
 {
     if (loop->listening) {
-        epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, loop->server->listen_fd, NULL);
+        /* Closed, not just ignored: who connects now is refused rather than left waiting. */
+        close(loop->server->listen_fd);
+        loop->server->listen_fd = -1;
         loop->listening = false;
     }
     for (au_http_conn *c = loop->conns, *next; c; c = next) {

@@ -99,7 +99,7 @@ static au_status make_url(au_http_server *s, au_err *err)
     return au_strdup(&s->url, url, err);
 }
 
-static au_status start_loop(au_http_server *s, au_http_loop *loop, au_err *err)
+static au_status prepare_loop(au_http_server *s, au_http_loop *loop, au_err *err)
 {
     au_status st = AU_OK;
     if (s->config.thread_begin) {
@@ -120,16 +120,22 @@ static au_status start_loop(au_http_server *s, au_http_loop *loop, au_err *err)
         st = au_fail_errno(err, errno, "cannot watch the listening socket");
         goto done;
     }
+done:
+    return st;
+}
+
+static au_status start_loop(au_http_loop *loop, au_err *err)
+{
     /* Signals are for the main thread; SIGPIPE of sendfile is for nobody. */
     sigset_t all, old;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     int rc = pthread_create(&loop->thread, NULL, au_http_loop_main, loop);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
-    AU_FAIL_IF(rc != 0, AU_IO, "cannot start a thread: %s", strerror(rc));
+    if (rc != 0)
+        return au_fail(err, AU_IO, "cannot start a thread: %s", strerror(rc));
     loop->thread_started = true;
-done:
-    return st;
+    return AU_OK;
 }
 
 au_status au_http_server_start(au_http_server **out, const au_http_config *config, au_err *err)
@@ -152,8 +158,11 @@ au_status au_http_server_start(au_http_server **out, const au_http_config *confi
             .server = s, .index = i, .epoll_fd = -1, .event_fd = -1, .next_check_ms = INT64_MAX};
         pthread_mutex_init(&s->loops[i].mutex, NULL);
     }
+    /* All are ready before any runs: the one that accepts gives connections to the others. */
     for (int i = 0; i < config->threads; i++)
-        AU_TRY(start_loop(s, &s->loops[i], err));
+        AU_TRY(prepare_loop(s, &s->loops[i], err));
+    for (int i = 0; i < config->threads; i++)
+        AU_TRY(start_loop(&s->loops[i], err));
     *out = s;
     s = NULL;
 done:
