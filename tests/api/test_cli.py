@@ -428,7 +428,7 @@ def test_models_by_name(tmp_path):
 
 
 def start_long(folder, *args):
-    return subprocess.Popen([str(BIN), "generate", PROMPT, "--model", str(MODEL), "-n", "16", "--duration", "30",
+    return subprocess.Popen([str(BIN), "generate", PROMPT, "--model", str(MODEL), "-n", "16", "--duration", str(30 * harness.LENGTH),
                              "-o", str(folder / "a.wav"), *args], env=clean_env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 

@@ -10,7 +10,7 @@ import pytest
 import harness
 from harness import FINAL, MODEL, Server, check_problem, wait_until
 
-LONG = {"prompt": "a long drone", "duration_s": 20, "num_samples": 8}
+LONG = {"prompt": "a long drone", "duration_s": 20 * harness.LENGTH, "num_samples": 8}
 SHORT = {"prompt": "a short note", "duration_s": 0.3, "num_samples": 2}
 
 
@@ -298,7 +298,7 @@ def test_sigterm_lets_a_short_job_finish(tmp_path):
 def test_sigterm_hands_back_what_does_not_finish_within_the_grace(tmp_path):
     server = Server(tmp_path / "data", "--shutdown-grace-ms", "200").start()
     try:
-        job = server.submit(**{**LONG, "duration_s": 30, "num_samples": 16})
+        job = server.submit(**{**LONG, "duration_s": 30 * harness.LENGTH, "num_samples": 16})
         begun(server, job)
         assert server.stop() == 0
         server.words[server.words.index("--workers") + 1] = "0"
@@ -315,7 +315,7 @@ def test_sigterm_hands_back_what_does_not_finish_within_the_grace(tmp_path):
 def test_a_second_signal_ends_at_once(tmp_path):
     server = Server(tmp_path / "data", "--shutdown-grace-ms", "600000").start()
     try:
-        job = server.submit(**{**LONG, "duration_s": 30, "num_samples": 16})
+        job = server.submit(**{**LONG, "duration_s": 30 * harness.LENGTH, "num_samples": 16})
         begun(server, job)
         server.process.send_signal(signal.SIGTERM)
         time.sleep(0.3)  # not to be merged with the second by the kernel
@@ -335,7 +335,7 @@ def test_a_second_signal_ends_at_once(tmp_path):
 def test_sigterm_to_a_worker_by_hand(make_server):
     """A worker on its own hands its job back and ends 0; another takes it up."""
     server = make_server(workers=0)
-    job = server.submit(**{**LONG, "duration_s": 30, "num_samples": 16})
+    job = server.submit(**{**LONG, "duration_s": 30 * harness.LENGTH, "num_samples": 16})
     worker = subprocess.Popen([str(harness.BIN), "worker", "--data", str(server.data), "--model", str(MODEL),
                                "--shutdown-grace-ms", "100"], env=server.env, stderr=subprocess.DEVNULL)
     try:
@@ -354,66 +354,77 @@ def test_sigterm_to_a_worker_by_hand(make_server):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A tmpfs of 8 MB. Mounting needs a right that not every place gives."""
-    place = tmp_path / "small"
-    place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(place)], capture_output=True, check=False).returncode:
-        pytest.skip("mounting a tmpfs is not permitted here")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+def mount(tmp_path):
+    """mount(place, size): a tmpfs there. Mounting needs a right that not every place gives."""
+    mounted = []
+
+    def mount(place, size):
+        place.mkdir(parents=True)
+        words = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(place)]
+        if subprocess.run(words, capture_output=True, check=False).returncode:
+            pytest.skip("mounting a tmpfs is not permitted here")
+        mounted.append(place)
+        return place
+
+    yield mount
+    for place in mounted:
+        subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 @pytest.fixture
-def cramped(small_disk, tmp_path):
-    """A server on the small disk with one finished job, and fill(n): a file that leaves n bytes free."""
-    server = Server(small_disk / "data", "--min-free-disk", "0")
-    server.log_path = tmp_path / "log"
-    server.start()
-    server.filler = small_disk / "filler"
+def no_adapters(tmp_path):
+    (tmp_path / "no-adapters").mkdir()
+    return ["--adapters", tmp_path / "no-adapters", "--min-free-disk", "0"]
 
-    def fill(left):
-        disk = os.statvfs(small_disk)
-        server.filler.write_bytes(b"x" * (disk.f_bavail * disk.f_frsize - left))
 
+def still_readable(server, job):
+    assert server.get("/healthz").status_code == 200
+    for sample in server.samples_of(job):
+        assert harness.sha256(server.audio(sample)) == sample["sha256"]
+
+
+def test_a_sample_that_finds_no_space_fails_its_job(mount, tmp_path, no_adapters):
+    """The object store is full and the database is not: finished samples stay, the job says why it failed."""
+    objects = mount(tmp_path / "data" / "objects", "700k")
+    server = Server(tmp_path / "data", *no_adapters).start()
     try:
-        server.good = server.run(**SHORT)
-        server.fill = fill
-        yield server
+        good = server.run(**SHORT)
+        big = server.wait(server.submit(prompt="too much", duration_s=10, num_samples=2), "failed")  # 2 x 480 kB
+        assert "space" in big["error"]["detail"]
+        assert len(server.samples_of(big)) == 1
+        still_readable(server, good)
+        harness.check_invariants(server, [good, big])
+        subprocess.run(["mount", "-o", "remount,size=8m", str(objects)], check=True)
+        harness.check_invariants(server, [good, big, server.run(**SHORT)])
         assert server.stop() == 0
     finally:
         server.kill()
 
 
-def still_readable(server):
-    assert server.get("/healthz").status_code == 200
-    for sample in server.samples_of(server.good):
-        assert harness.sha256(server.audio(sample)) == sample["sha256"]
-
-
-def test_a_sample_that_finds_no_space_fails_its_job(cramped):
-    cramped.fill(2_300_000)
-    big = cramped.wait(cramped.submit(prompt="too much", duration_s=30, num_samples=2), "failed")  # 2 x 1.4 MB
-    assert "space" in big["error"]["detail"]
-    still_readable(cramped)
-    cramped.filler.unlink()
-    harness.check_invariants(cramped, [cramped.good, big, cramped.run(**SHORT)])
-
-
-def test_a_disk_that_is_full_to_the_last_byte_tears_no_job(cramped):
+def test_a_disk_that_is_full_to_the_last_byte_tears_no_job(mount, tmp_path, no_adapters):
     """Not even the database can write then: what is asked for is refused, and all goes on once there is space again."""
-    cramped.fill(700_000)
-    job = cramped.submit(prompt="too much", duration_s=10, num_samples=4)  # 4 x 480 kB
-    wait_until(lambda: cramped.post("/v1/prompts", {"text": "x" * 5000}).status_code == 507 or cramped.job(job)["state"] in FINAL,
-               90, "the disk to be full", step=0.2)
-    still_readable(cramped)
-    cramped.filler.unlink()
-    wait_until(lambda: cramped.job(job)["state"] in FINAL, 90, "the job to end", step=0.1)
-    harness.check_invariants(cramped, [cramped.good, job, cramped.run(**SHORT)])
+    disk = mount(tmp_path / "small", "8m")
+    server = Server(disk / "data", *no_adapters)
+    server.log_path = tmp_path / "log"
+    server.start()
+    try:
+        good = server.run(**SHORT)
+        free = os.statvfs(disk)
+        (disk / "filler").write_bytes(b"x" * (free.f_bavail * free.f_frsize - 700_000))
+        job = server.submit(prompt="too much", duration_s=10, num_samples=4)  # 4 x 480 kB
+        wait_until(lambda: server.post("/v1/prompts", {"text": "x" * 5000}).status_code == 507 or server.job(job)["state"] in FINAL,
+                   90, "the disk to be full", step=0.2)
+        still_readable(server, good)
+        (disk / "filler").unlink()
+        wait_until(lambda: server.job(job)["state"] in FINAL, 90, "the job to end", step=0.1)
+        harness.check_invariants(server, [good, job, server.run(**SHORT)])
+        assert server.stop() == 0
+    finally:
+        server.kill()
 
 
-def test_low_disk_refuses_jobs_and_serves_reads(small_disk, tmp_path):
-    server = Server(small_disk / "data", "--min-free-disk", "1G", workers=0)
+def test_low_disk_refuses_jobs_and_serves_reads(mount, tmp_path):
+    server = Server(mount(tmp_path / "small", "8m") / "data", "--min-free-disk", "1G", workers=0)
     server.log_path = tmp_path / "log"
     server.start()
     try:

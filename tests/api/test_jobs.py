@@ -9,7 +9,7 @@ import pytest
 import harness
 from harness import CHIPTUNE, MAX_SEED, MISSING_ID, MODEL, TIME, check_problem, generate, pointers, wait_until
 
-LONG = {"prompt": "a long drone", "duration_s": 30, "num_samples": 8}
+LONG = {"prompt": "a long drone", "duration_s": 30 * harness.LENGTH, "num_samples": 8}
 SHORT = {"prompt": "a short note", "duration_s": 0.3}
 
 

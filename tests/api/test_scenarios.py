@@ -7,7 +7,7 @@ import harness
 from harness import CHIPTUNE, MISSING_ID, TIME, UUID7, check_problem, generate, pointers, sha256, wait_until
 
 PROMPT = "a calm piano melody"
-LONG = {"duration_s": 30, "num_samples": 8}
+LONG = {"duration_s": 30 * harness.LENGTH, "num_samples": 8}
 
 
 def chiptune(server):
