@@ -249,6 +249,16 @@ def test_a_used_port_is_refused(make_server, tmp_path):
     assert str(server.port) in second.stderr
 
 
+@pytest.mark.parametrize("models,word", [(["{model}", "{copy}/{name}"], MODEL.name), (["{copy}/nothing"], "nothing"),
+                                         (["no-such-name"], "no-such-name")], ids=["equal names", "no folder", "unknown name"])
+def test_models_that_cannot_be_served_are_refused_at_start(tmp_path, models, word):
+    copy = harness.copy_tree(MODEL, tmp_path / "copy" / MODEL.name).parent
+    words = [w for m in models for w in ("--model", m.format(model=MODEL, copy=copy, name=MODEL.name))]
+    done = harness.aulos("serve", "--data", tmp_path / "data", "--listen", "127.0.0.1:0", *words)
+    assert done.returncode in (1, 2) and word in done.stderr
+    assert done.stdout == ""
+
+
 def test_a_database_of_another_version_is_refused(tmp_path):
     server = Server(tmp_path / "data", workers=0).start()
     try:

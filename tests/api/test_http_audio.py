@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Audio over HTTP: representation headers, every row of the range table, conditional requests."""
 import email
+import os
 import random
+import socket
 
 import pytest
 
@@ -267,3 +269,15 @@ def test_parts_put_together_are_the_file(live, clip):
     while len(got) < len(data):
         got += live.get(url(clip), headers={"Range": f"bytes={len(got)}-{len(got) + 1999}"}).content
     assert got == data
+
+
+def test_clients_that_leave_in_the_middle_leak_nothing(make_server):
+    server = make_server()
+    sample = server.samples_of(server.run(prompt="x", duration_s=30, num_samples=1))[0]
+    fds = len(os.listdir(f"/proc/{server.process.pid}/fd"))
+    for i in range(30):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as s:
+            s.sendall(f"GET {sample['urls']['audio']} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nRange: bytes={i}-\r\n\r\n".encode())
+            assert s.recv(100).startswith(b"HTTP/1.1 206 ")
+    harness.wait_until(lambda: len(os.listdir(f"/proc/{server.process.pid}/fd")) <= fds + 1, 30, "descriptors to be closed")
+    assert sha256(server.audio(sample)) == sample["sha256"]

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """What the server refuses, and how: problems for every status, limits, framing, hosts and origins."""
 import json
+import random
 import re
 import socket
+import threading
 
 import pytest
 
@@ -70,6 +72,34 @@ def test_health_and_readiness(api, live):
     assert live.get("/readyz").status_code == 200
     ready = live.ok("/readyz")
     assert ready, "readyz says nothing"
+
+
+@pytest.mark.parametrize("name", ["db", "store", "worker", "disk"])
+def test_readiness_tells_each_part(live, name):
+    assert live.ok("/readyz")["checks"][name]["ok"] is True
+
+
+def test_readiness_says_what_is_wrong(make_server):
+    server = make_server("--min-free-disk", "1000000G", workers=0)
+    problem = check_problem(server.get("/readyz"), 503)
+    assert problem["checks"]["disk"]["ok"] is False and problem["checks"]["disk"]["reason"]
+    assert problem["checks"]["db"]["ok"] is True
+
+
+def test_a_shutdown_is_seen_in_readiness_while_a_job_is_finished(make_server):
+    server = make_server()
+    job = server.submit(prompt="x", duration_s=10 * harness.LENGTH, num_samples=8)
+    server.wait(job, "processing")
+    server.process.send_signal(harness.signal.SIGTERM)
+
+    def refused():
+        try:
+            return server.get("/readyz").status_code == 503
+        except harness.requests.ConnectionError:
+            return True
+
+    harness.wait_until(refused, 30, "readiness to end")
+    assert server.process.wait(60 * harness.SLOW) == 0
 
 
 def test_every_reply_has_its_own_request_id(api):
@@ -440,6 +470,93 @@ def test_requests_on_one_connection_are_answered_in_order(api):
     answer, closed = api.raw(one + two)
     assert closed
     assert re.findall(rb"HTTP/1\.1 (\d+) ", answer) == [b"200", b"404"]
+
+
+# ---- Many and random
+
+
+def test_many_clients_submit_read_and_cancel_at_once(make_server):
+    """Eight at a time: every reply is right for its own request, and the end is as if they had come one by one."""
+    server = make_server(workers=2)
+    jobs, cancelled, wrong = [], [], []
+
+    def client(n):
+        http = harness.requests.Session()
+        http.trust_env = False
+        for i in range(6):
+            text = f"client {n} job {i}"
+            made = http.post(server.url + "/v1/jobs", json={"prompt": text, "duration_s": 0.1, "num_samples": 1 + i % 2})
+            if made.status_code != 202 or made.json()["prompt"]["text"] != text:
+                wrong.append(made.text)
+                continue
+            job = made.json()
+            jobs.append(job)
+            if http.get(f"{server.url}/v1/jobs/{job['id']}").json()["prompt"]["text"] != text:
+                wrong.append(f"another job under {job['id']}")
+            if i % 3 == 2:
+                status = http.post(f"{server.url}/v1/jobs/{job['id']}/cancel").status_code
+                if status in (200, 202):
+                    cancelled.append(job)
+                elif status != 409:
+                    wrong.append(status)
+        http.close()
+
+    threads = [threading.Thread(target=client, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert len({j["id"] for j in jobs}) == 48
+    for job in jobs:
+        server.wait(job)
+    harness.check_invariants(server, jobs, cancelled)
+
+
+def test_random_bytes_do_no_harm(api):
+    rng = random.Random(5)
+    seeds = [f"GET /v1/jobs HTTP/1.1\r\nHost: 127.0.0.1:{api.port}\r\nRange: bytes=0-1\r\n\r\n".encode(),
+             f"POST /v1/prompts HTTP/1.1\r\nHost: 127.0.0.1:{api.port}\r\nContent-Type: application/json\r\n"
+             "Content-Length: 12\r\n\r\n{\"text\":\"a\"}".encode(),
+             f"POST /v1/jobs HTTP/1.1\r\nHost: 127.0.0.1:{api.port}\r\nContent-Type: application/json\r\n"
+             "Transfer-Encoding: chunked\r\n\r\n5\r\n{\"a\":\r\n3\r\n[]}\r\n0\r\n\r\n".encode()]
+    for _ in range(400):
+        data = bytearray(rng.choice(seeds))
+        for _ in range(rng.randrange(1, 6)):
+            at = rng.randrange(len(data))
+            form = rng.randrange(4)
+            if form == 0:
+                data[at] = rng.randrange(256)
+            elif form == 1:
+                del data[at:at + rng.randrange(1, 12)]
+            elif form == 2:
+                data[at:at] = rng.choice([b"\r\n", b"\0", b" ", b":", b"0" * 40, b"\xff", b"\r", b"\n", bytes(data[:at])])
+            else:
+                data = data[:at + 1]
+            if not data:
+                data = bytearray(b"x")
+        with socket.create_connection(("127.0.0.1", api.port), timeout=20 * harness.SLOW) as s:
+            s.sendall(data)
+            s.shutdown(socket.SHUT_WR)
+            answer, closed = harness.read_all(s)
+        assert closed, f"still open after {bytes(data)!r}"
+        assert answer == b"" or answer.startswith(b"HTTP/1.1 "), f"{answer[:80]!r} to {bytes(data)!r}"
+        assert not re.match(rb"HTTP/1\.1 50[0235]? ", answer) or answer.split()[1] in (b"501", b"505"), (bytes(data), answer)
+
+
+def test_more_connections_than_allowed_are_503_and_then_served_again(make_server):
+    server = make_server("--max-connections", "8", workers=0)
+    idle = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(8)]
+    try:
+        def refused():
+            answer, _ = server.raw(f"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nConnection: close\r\n\r\n".encode())
+            return answer == b"" or answer.split()[1] == b"503"
+
+        harness.wait_until(refused, 20, "a refusal")
+    finally:
+        for s in idle:
+            s.close()
+    harness.wait_until(lambda: not refused(), 20, "service again")
 
 
 # ---- Keys and addresses

@@ -224,6 +224,18 @@ def test_a_long_poll_of_a_waiting_job_returns_after_its_time(api):
     assert reply.status_code == 200 and reply.json()["state"] == "queued"
 
 
+def test_prefer_wait_on_submission_is_201_with_the_end(live):
+    reply = live.post("/v1/jobs", {"prompt": "x", "duration_s": 0.1}, headers={"Prefer": "wait=60"})
+    assert reply.status_code == 201
+    assert reply.json()["state"] == "completed"
+    assert reply.headers["Location"].endswith(reply.json()["id"])
+
+
+def test_prefer_wait_on_submission_that_is_not_seen_to_end_is_202(api):
+    reply = api.post("/v1/jobs", {"prompt": "x"}, headers={"Prefer": "wait=1"})
+    assert reply.status_code == 202 and reply.json()["state"] == "queued"
+
+
 # ---- The queue
 
 
