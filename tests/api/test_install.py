@@ -65,7 +65,7 @@ def test_the_installed_program_finds_the_model_that_ships(root, tmp_path):
 
 
 def test_another_program_builds_with_the_library(root, tmp_path):
-    (pc,) = root.glob("lib/**/pkgconfig/aulos.pc")
+    (pc,) = root.glob("lib*/**/pkgconfig/aulos.pc")
     prefix = next(line.split("=", 1)[1] for line in pc.read_text().splitlines() if line.startswith("prefix="))
     stage = str(root)[:-len(prefix)]
     env = clean_env({"PKG_CONFIG_PATH": str(pc.parent), "PKG_CONFIG_SYSROOT_DIR": stage})
@@ -82,7 +82,7 @@ def test_another_program_builds_with_the_library(root, tmp_path):
 
 
 def test_the_library_depends_on_no_server_parts(root):
-    (library,) = root.glob("lib/**/libaulos.so.*.*.*")
+    (library,) = root.glob("lib*/**/libaulos.so.*.*.*")
     assert Path(os.path.realpath(library.parent / "libaulos.so.0")).name == library.name
     needed = subprocess.run(["readelf", "-d", library], capture_output=True, text=True, check=True).stdout
     assert "Library soname: [libaulos.so.0]" in needed
