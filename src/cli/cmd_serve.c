@@ -7,6 +7,7 @@
 #include "api/serve.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/str.h"
 #include "cli/model_path.h"
 #include "jobs/worker.h"
 
@@ -26,6 +27,17 @@ static au_status check_common(const au_options *o, au_err *err)
     return AU_OK;
 }
 
+/* The form alone, so that a slip is wrong usage whatever else is missing; the server resolves the
+ * address. */
+static au_status check_listen(const char *listen, au_err *err)
+{
+    const char *colon = strrchr(listen, ':');
+    uint64_t port;
+    if (!colon || colon == listen || !au_parse_u64(colon + 1, &port) || port > 65535)
+        return au_fail(err, AU_INVALID, "option --listen is \"%s\", expected ADDRESS:PORT", listen);
+    return AU_OK;
+}
+
 static int finish(au_status st, const au_err *err)
 {
     if (st == AU_OK)
@@ -41,6 +53,7 @@ int au_command_serve(const au_options *o)
     au_err err_details = {0}, *err = &err_details;
     au_status st = AU_OK;
     AU_TRY(check_common(o, err));
+    AU_TRY(check_listen(au_options_text(o, AU_OPT_LISTEN), err));
     AU_TRY(au_model_path_all(o, &models, &n_models, err));
     au_serve_config_init(&c);
     c.data_dir = au_options_text(o, AU_OPT_DATA);

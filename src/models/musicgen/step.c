@@ -130,14 +130,14 @@ static void feed_forward(au_sequence *s, const mg_lm_layer *layer, size_t M,
     s->nn->k->add(s->x, s->x, s->h, M * d);
 }
 
-/* The logits [K, V] of a lane. */
+/* The logits [K, V] of a lane that took part in this step. */
 static float *lane_logits(const au_sequence *s, const mg_lane *lane, size_t M)
 {
-    for (size_t m = 0; m < M; m++)
-        if (s->lanes[m] == lane)
-            return s->logits + m * (size_t)(s->net->config.lm.codebooks * s->net->config.lm.vocab);
-    AU_ASSERT(!"lane of an active slot is missing");
-    return NULL;
+    size_t m = 0;
+    while (m < M && s->lanes[m] != lane)
+        m++;
+    AU_ASSERT(m < M);
+    return s->logits + m * (size_t)(s->net->config.lm.codebooks * s->net->config.lm.vocab);
 }
 
 typedef struct choose_run {
