@@ -4,8 +4,8 @@
 
 const au_http_route au_api_routes[] = {
     {"GET", "/", au_get_index, 0},
-    {"GET", "/healthz", au_get_health, 0},
-    {"GET", "/readyz", au_get_ready, 0},
+    {"GET", "/healthz", au_get_health, AU_ROUTE_ALWAYS},
+    {"GET", "/readyz", au_get_ready, AU_ROUTE_ALWAYS},
     {"POST", "/v1/prompts", au_post_prompt, AU_ROUTE_JSON},
     {"GET", "/v1/prompts", au_list_prompts, 0},
     {"GET", "/v1/prompts/{id}", au_get_prompt, 0},

@@ -65,6 +65,7 @@ static void begin_head(au_http_conn *c)
     c->state = CONN_HEAD;
     c->scanned = 0;
     c->close_after = false;
+    c->idle_since_ms = now;
     au_http_conn_set_deadline(
         c, now + (c->in_len ? config->header_timeout_ms : config->idle_timeout_ms));
 }
@@ -110,7 +111,7 @@ void au_http_conn_close(au_http_conn *c)
         c->next->prev = c->prev;
     end_request(c);
     close(c->fd);
-    atomic_fetch_sub(&loop->server->n_conns, 1);
+    atomic_fetch_sub(c->overflow ? &loop->server->n_overflow : &loop->server->n_conns, 1);
     free(c->in);
     free(c);
 }
@@ -149,7 +150,7 @@ static step begin_write(au_http_conn *c)
 {
     au_http_server *server = c->loop->server;
     AU_ASSERT(c->rq.res.set);
-    if (!c->rq.head.keep_alive || atomic_load(&server->phase) != SERVER_RUN)
+    if (!c->rq.head.keep_alive || c->overflow || atomic_load(&server->phase) != SERVER_RUN)
         c->close_after = true;
     if (!au_http_response_prepare(&c->rq, !c->close_after))
         return STEP_CLOSED;
@@ -219,11 +220,6 @@ static au_problem check_head(au_http_conn *c, const char **detail)
     au_http_request *rq = &c->rq;
     au_http_server *server = c->loop->server;
     const au_http_head *head = &rq->head;
-    if (c->overflow) {
-        *detail = "too many connections";
-        au_http_set_header(rq, "Retry-After", "1");
-        return AU_PROBLEM_UNAVAILABLE;
-    }
     if (head->host && !au_http_authority_valid(head->host)) {
         *detail = "Host is not a host name with an optional port";
         return AU_PROBLEM_BAD_REQUEST;
@@ -244,6 +240,11 @@ static au_problem check_head(au_http_conn *c, const char **detail)
                       ? "the method is not one of HTTP that is served here"
                       : "the path holds an escape that cannot be decoded";
         return p;
+    }
+    if (c->overflow && !(rq->match.route->flags & AU_ROUTE_ALWAYS)) {
+        *detail = "too many connections";
+        au_http_set_header(rq, "Retry-After", "1");
+        return AU_PROBLEM_UNAVAILABLE;
     }
     bool unsafe = strcmp(head->method, "GET") != 0 && strcmp(head->method, "HEAD") != 0;
     if (unsafe && !au_http_guard_origin(&server->guard, head->host, au_http_header(rq, "origin"),

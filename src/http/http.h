@@ -42,8 +42,8 @@ typedef enum au_http_result {
 typedef au_http_result (*au_http_handler)(au_http_request *rq);
 
 enum {
-    AU_ROUTE_JSON = 1,      /* a body must be application/json, else 415 */
-    AU_ROUTE_NOT_READY = 2, /* answered while the server drains, too */
+    AU_ROUTE_JSON = 1,   /* a body must be application/json, else 415 */
+    AU_ROUTE_ALWAYS = 2, /* answered on connections above the limit, too: health */
 };
 
 typedef struct au_http_route {

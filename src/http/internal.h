@@ -83,8 +83,9 @@ typedef struct au_http_conn {
     conn_state state;
     uint32_t events; /* registered with epoll */
     int64_t deadline_ms;
-    bool is_new;   /* not yet in loop->conns */
-    bool overflow; /* above max_connections: answered with 503 */
+    int64_t idle_since_ms; /* of CONN_HEAD */
+    bool is_new;           /* not yet in loop->conns */
+    bool overflow;         /* above max_connections: answered with 503 */
     bool peer_gone;
     bool close_after; /* this reply is the last */
     char *in;
@@ -103,6 +104,7 @@ typedef struct au_http_loop {
     bool thread_started, state_begun;
     void *state; /* of config.thread_begin */
     bool listening;
+    atomic_bool shed;        /* connections are short: close idle ones; any thread */
     int64_t listen_again_ms; /* accept was paused for want of descriptors; 0: not */
     au_http_conn *conns;
     int64_t next_check_ms;
@@ -117,11 +119,11 @@ struct au_http_server {
     au_http_guard guard;
     char *bound_host; /* owned */
     char *url;        /* owned */
-    int listen_fd; /* of the accepting loop while that runs; -1: closed */
+    int listen_fd;    /* of the accepting loop while that runs; -1: closed */
     atomic_int phase; /* SERVER_RUN ... */
     _Atomic int64_t force_at_ms;
-    atomic_int n_conns, n_active;
-    unsigned next_loop; /* of the accepting loop alone */
+    atomic_int n_conns, n_overflow, n_active; /* overflow connections are not in n_conns */
+    unsigned next_loop;                       /* of the accepting loop alone */
     au_http_loop *loops;
 };
 

@@ -23,6 +23,7 @@ enum {
     ACCEPTS_PER_EVENT = 64,
     ACCEPT_PAUSE_MS = 100,
     STOP_POLL_MS = 20,
+    SHED_IDLE_MS = 500,
     OVERFLOW_CONNECTIONS =
         64, /* above max_connections: they are told 503; beyond these they are just closed */
 };
@@ -79,22 +80,46 @@ static void listen_events(au_http_loop *loop, uint32_t events)
     epoll_ctl(loop->epoll_fd, EPOLL_CTL_MOD, loop->server->listen_fd, &ev);
 }
 
+static void shed_idle(au_http_server *server)
+{
+    for (int i = 0; i < server->config.threads; i++) {
+        if (!atomic_exchange(&server->loops[i].shed, true))
+            au_http_loop_wake(&server->loops[i]);
+    }
+}
+
+/* Kept connections that have been idle for a while make room for clients that ask for something. */
+static void close_idle(au_http_loop *loop)
+{
+    int64_t limit = au_mono_ms() - SHED_IDLE_MS;
+    for (au_http_conn *c = loop->conns, *next; c; c = next) {
+        next = c->next;
+        if (c->state == CONN_HEAD && c->in_len == 0 && c->idle_since_ms <= limit)
+            au_http_conn_close(c);
+    }
+}
+
 /* Gives a new socket to the loop whose turn it is. */
 static void deal(au_http_loop *loop, int fd)
 {
     au_http_server *server = loop->server;
-    int max = server->config.max_connections;
-    int n = atomic_fetch_add(&server->n_conns, 1);
     au_http_loop *target = &server->loops[server->next_loop++ % (unsigned)server->config.threads];
-    au_http_conn *c = n < max + OVERFLOW_CONNECTIONS ? au_http_conn_new(target, fd) : NULL;
+    /* The ones that are told 503 are counted apart: else clients that come back at once would keep
+     * everybody out. */
+    bool overflow = atomic_load(&server->n_conns) >= server->config.max_connections;
+    atomic_int *count = overflow ? &server->n_overflow : &server->n_conns;
+    bool drop = overflow && atomic_load(count) >= OVERFLOW_CONNECTIONS;
+    au_http_conn *c = drop ? NULL : au_http_conn_new(target, fd);
+    if (overflow)
+        shed_idle(server);
     if (!c) {
-        atomic_fetch_sub(&server->n_conns, 1);
         close(fd);
         return;
     }
+    atomic_fetch_add(count, 1);
     int on = 1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    c->overflow = n >= max;
+    c->overflow = overflow;
     if (target == loop)
         au_http_conn_start(c);
     else
@@ -199,6 +224,8 @@ void *au_http_loop_main(void *arg)
         }
         if (now >= loop->next_check_ms)
             check_deadlines(loop, now);
+        if (atomic_exchange(&loop->shed, false))
+            close_idle(loop);
     }
     return NULL;
 }

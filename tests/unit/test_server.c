@@ -93,6 +93,7 @@ static const au_http_route routes[] = {
     {"GET", "/query", get_query, 0},
     {"GET", "/pending", get_pending, 0},
     {"GET", "/again", get_again, 0},
+    {"GET", "/health/{id}", get_json, AU_ROUTE_ALWAYS},
     {NULL, NULL, NULL, 0},
 };
 
@@ -283,8 +284,8 @@ static void test_errors_are_problems(void **state)
 static void test_long_lines_and_heads(void **state)
 {
     (void)state;
-    char *text = malloc(120000);
-    memset(text, 'a', 120000);
+    static char text[120000];
+    memset(text, 'a', sizeof text);
     memcpy(text, "GET /", 5);
     text[20000] = '\0';
     assert_int_equal(ask(text), 414);
@@ -297,7 +298,6 @@ static void test_long_lines_and_heads(void **state)
         n += (size_t)sprintf(text + n, "0-0,");
     strcpy(text + n, "0-0\r\n" END);
     assert_int_equal(ask(text), 200);
-    free(text);
 }
 
 static void test_bodies(void **state)
@@ -502,12 +502,27 @@ static void check_too_many(void)
     put(held[1], "GET /");
     assert_int_equal(ask("GET /json/x HTTP/1.1\r\n" END), 503);
     assert_true(has("Retry-After: 1\r\n") && has("/problems/unavailable"));
+    assert_int_equal(ask("GET /health/x HTTP/1.1\r\nHost: localhost\r\n\r\n"), 200);
+    assert_true(has("Connection: close\r\n"));
     close(held[0]);
     close(held[1]);
     int status = 503;
     for (int i = 0; i < 500 && status == 503; i++)
         status = ask("GET /json/x HTTP/1.1\r\n" END);
     assert_int_equal(status, 200);
+    /* Two that keep their connection and ask for nothing more give way. */
+    for (int i = 0; i < 2; i++) {
+        held[i] = dial();
+        put(held[i], "GET /json/x HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    }
+    status = 503;
+    for (int i = 0; i < 500 && status == 503; i++) {
+        status = ask("GET /json/x HTTP/1.1\r\n" END);
+        au_sleep_ms(10);
+    }
+    assert_int_equal(status, 200);
+    close(held[0]);
+    close(held[1]);
 }
 
 static void test_too_many_connections(void **state)
