@@ -7,6 +7,7 @@ import socket
 import threading
 
 import pytest
+import requests
 
 import harness
 from harness import MAX_SEED, MISSING_ID, check_problem, pointers
@@ -546,13 +547,17 @@ def test_random_bytes_do_no_harm(api):
 
 def test_more_connections_than_allowed_are_503_and_then_served_again(make_server):
     server = make_server("--max-connections", "8", workers=0)
+    # Half a request each: connections that are merely idle give way.
     idle = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(8)]
+    for s in idle:
+        s.sendall(b"GET /v1/jobs HTTP/1.1\r\n")
     try:
         def refused():
-            answer, _ = server.raw(f"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nConnection: close\r\n\r\n".encode())
+            answer, _ = server.raw(f"GET /v1/jobs HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nConnection: close\r\n\r\n".encode())
             return answer == b"" or answer.split()[1] == b"503"
 
         harness.wait_until(refused, 20, "a refusal")
+        assert requests.get(server.url + "/healthz", timeout=20).status_code == 200, "health answers when all is full"
     finally:
         for s in idle:
             s.close()
