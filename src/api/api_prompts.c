@@ -40,18 +40,27 @@ static au_status write_prompt(au_db *db, void *arg, au_err *err)
     return au_prompt_create(db, p->text, p->negative, p->attributes, p->title, p->id, err);
 }
 
-static au_http_result reply_prompt(au_http_request *rq, int status, const char *id)
+/* The prompt, not deleted; NULL when a problem has been set. */
+static const au_prompt *find_prompt(au_http_request *rq, const char *id)
 {
     au_err err;
-    au_prompt *prompt;
+    au_prompt *prompt = NULL;
     au_status st = au_prompt_get(au_api_db(rq), au_http_arena(rq), id, &prompt, &err);
-    if (st == AU_NOT_FOUND)
-        return au_api_not_found(rq, "prompt", id);
-    if (st != AU_OK)
-        return au_api_failed(rq, st, &err);
-    if (prompt->deleted_at)
-        return au_api_gone(rq, "prompt", id);
-    return au_http_reply_json(rq, status, au_prompt_json(prompt));
+    if (st == AU_OK && !prompt->deleted_at)
+        return prompt;
+    if (st == AU_OK)
+        au_api_gone(rq, "prompt", id);
+    else if (st == AU_NOT_FOUND)
+        au_api_not_found(rq, "prompt", id);
+    else
+        au_api_failed(rq, st, &err);
+    return NULL;
+}
+
+static au_http_result reply_prompt(au_http_request *rq, int status, const char *id)
+{
+    const au_prompt *prompt = find_prompt(rq, id);
+    return prompt ? au_http_reply_json(rq, status, au_prompt_json(prompt)) : AU_HTTP_DONE;
 }
 
 static au_http_result prompt_written(au_http_request *rq)
@@ -137,8 +146,8 @@ static au_http_result deletion_written(au_http_request *rq)
     const deletion *d = o->arg;
     if (o->status != AU_OK && o->status != AU_NOT_FOUND)
         return au_api_failed(rq, o->status, &o->err);
-    /* Not deleted just now: it never was, or it had been; reading it tells which. */
-    return d->deleted ? au_http_reply_empty(rq, 204) : reply_prompt(rq, 200, d->id);
+    /* Somebody else may have been first. */
+    return d->deleted ? au_http_reply_empty(rq, 204) : au_api_gone(rq, "prompt", d->id);
 }
 
 au_http_result au_delete_prompt(au_http_request *rq)
@@ -146,6 +155,9 @@ au_http_result au_delete_prompt(au_http_request *rq)
     const char *id = au_api_id(rq);
     if (!id)
         return au_api_not_found(rq, "prompt", au_http_param(rq, "id"));
+    const au_prompt *prompt = find_prompt(rq, id);
+    if (!prompt || !au_http_if_match(rq, au_prompt_json(prompt)))
+        return AU_HTTP_DONE;
     deletion *d = au_arena_alloc(au_http_arena(rq), sizeof *d);
     if (!d)
         return au_api_busy(rq, 1, "out of memory");

@@ -93,6 +93,9 @@ void au_http_set_header(au_http_request *rq, const char *name, const char *fmt, 
 /* Takes `json` over; NULL (out of memory while it was built) becomes a 500. An ETag of the bytes is
  * added to a 200, and If-None-Match honoured (304). */
 au_http_result au_http_reply_json(au_http_request *rq, int status, json_t *json);
+/* For changes of a resource whose JSON is `current` (taken over) now: whether If-Match, where it is
+ * given, names its ETag. False: a 412 has been set. */
+bool au_http_if_match(au_http_request *rq, json_t *current);
 /* Copies. */
 au_http_result au_http_reply_text(au_http_request *rq, int status, const char *type,
                                   const char *text, size_t len);

@@ -105,12 +105,45 @@ static au_http_result reply_out_of_memory(au_http_request *rq)
     return reply_body(rq, 500, "application/problem+json");
 }
 
-/* Whether a conditional GET ends here. An etag of the bytes is cheap beside making them. */
+enum { ETAG_BYTES = 40 };
+
+/* An etag of the bytes is cheap beside making them. */
+static void json_etag(char etag[ETAG_BYTES], const au_buf *body)
+{
+    char hex[AU_SHA256_TEXT];
+    au_sha256_hex(hex, body->data, body->len);
+    snprintf(etag, ETAG_BYTES, "\"%.32s\"", hex);
+}
+
+static void dump(au_buf *body, const json_t *json)
+{
+    au_json_dump(body, json);
+    au_buf_char(body, '\n'); /* for people with curl */
+}
+
+bool au_http_if_match(au_http_request *rq, json_t *current)
+{
+    const char *match = au_http_header(rq, "if-match");
+    char etag[ETAG_BYTES];
+    au_buf body;
+    au_buf_init(&body, RESPONSE_MAX_BYTES);
+    if (match && current)
+        dump(&body, current);
+    json_etag(etag, &body);
+    bool holds = !match || (body.status == AU_OK && au_etag_list_has(match, etag, true));
+    if (!holds)
+        au_http_problem(rq, AU_PROBLEM_PRECONDITION, "If-Match does not name %s, which is here now",
+                        etag);
+    au_buf_deinit(&body);
+    json_decref(current);
+    return holds;
+}
+
+/* Whether a conditional GET ends here. */
 static bool not_modified(au_http_request *rq)
 {
-    char hex[AU_SHA256_TEXT], etag[40];
-    au_sha256_hex(hex, rq->res.body.data, rq->res.body.len);
-    snprintf(etag, sizeof etag, "\"%.32s\"", hex);
+    char etag[ETAG_BYTES];
+    json_etag(etag, &rq->res.body);
     au_http_set_header(rq, "ETag", "%s", etag);
     au_http_set_header(rq, "Cache-Control", "private, no-cache");
     const char *none_match = au_http_header(rq, "if-none-match");
@@ -122,8 +155,7 @@ au_http_result au_http_reply_json(au_http_request *rq, int status, json_t *json)
     response *res = &rq->res;
     if (!json)
         return reply_out_of_memory(rq);
-    au_json_dump(&res->body, json);
-    au_buf_char(&res->body, '\n'); /* for people with curl */
+    dump(&res->body, json);
     json_decref(json);
     if (res->body.status != AU_OK)
         return reply_out_of_memory(rq);
