@@ -120,6 +120,7 @@ def test_s06_a_completed_job_lists_its_sample_ids(live):
     ids = [s["sample_id"] for s in again["samples"]]
     assert len(set(ids)) == 3 and all(UUID7.match(i) for i in ids)
     assert all(s["state"] == "completed" for s in again["samples"])
+    assert again["progress"]["percent"] == 100 and again["progress"]["step"] == again["progress"]["steps"]
     assert TIME.match(again["finished_at"]) and again["error"] is None
     for i in ids:
         assert live.sample(i)["job_id"] == job["id"]
