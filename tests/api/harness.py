@@ -33,11 +33,13 @@ ADAPTERS = FIXTURES / "adapters"
 CASES = FIXTURES / "cases"
 CHIPTUNE = MODEL / "adapters" / "chiptune"
 
-# Sanitizer builds are many times slower: the bounds are stretched.
-SANITIZER = "ASAN_OPTIONS" in os.environ or "TSAN_OPTIONS" in os.environ
-SLOW = float(os.environ.get("AULOS_TEST_SLOW", "10" if SANITIZER else "1"))
-# Of clips that are long only so that their job can be met at work.
-LENGTH = 0.3 if SANITIZER else 1
+# Builds with sanitizers are slower, AddressSanitizer's 5 times and ThreadSanitizer's 40 times: the bounds of waits are
+# stretched, and clips that are long only so that their job can be met at work are shorter.
+ASAN, TSAN = "ASAN_OPTIONS" in os.environ, "TSAN_OPTIONS" in os.environ
+SLOW = float(os.environ.get("AULOS_TEST_SLOW", "10" if ASAN or TSAN else "1"))
+LENGTH = 0.05 if TSAN else 0.3 if ASAN else 1
+# Session memory in which the rows of such clips of 10 s run one or two at a time.
+SMALL_MEMORY = max(1 << 20, int((5 << 20) * LENGTH))
 TRAFFIC = os.environ.get("AULOS_TEST_TRAFFIC")
 
 UUID7 = re.compile(r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")

@@ -49,8 +49,8 @@ def test_kill_9_of_a_worker_and_the_job_still_completes_once(make_server):
 
 def test_kill_9_of_a_worker_between_samples_keeps_what_is_done(make_server):
     """The second attempt makes only the missing ones: those committed keep their ids."""
-    server = make_server("--session-memory", "4M")
-    job = server.submit(**{**LONG, "duration_s": 8})
+    server = make_server("--session-memory", harness.SMALL_MEMORY)
+    job = server.submit(**{**LONG, "duration_s": 10 * harness.LENGTH})
 
     def some():
         now = server.job(job)
@@ -95,7 +95,7 @@ def test_cancel_accepted_then_kill_9_of_the_worker(make_server):
 
 def test_a_heartbeat_keeps_a_job_that_is_longer_than_its_lease(make_server):
     server = make_server("--lease-ms", "600", "--heartbeat-ms", "100", workers=2)
-    job = server.wait(server.submit(**{**LONG, "duration_s": 10}), "completed")
+    job = server.wait(server.submit(**{**LONG, "duration_s": 10 * harness.LENGTH}), "completed")
     assert job["attempt"] == 1
     harness.check_invariants(server, [job])
 
@@ -104,7 +104,7 @@ def test_a_heartbeat_keeps_a_job_that_is_longer_than_its_lease(make_server):
 def test_a_worker_that_wakes_after_its_lease_writes_nothing(make_server, wakes):
     server = make_server("--lease-ms", "1500", "--heartbeat-ms", "500", workers=2)
     wait_until(lambda: len(server.workers()) == 2, 60, "two workers")
-    job = server.submit(**{**LONG, "duration_s": 10})
+    job = server.submit(**{**LONG, "duration_s": 10 * harness.LENGTH})
     begun(server, job)
     # Which of the two has the job is not told: the one that has been computing.
     pid = max(server.workers(), key=harness.cpu_seconds)
@@ -160,7 +160,7 @@ def test_kill_9_of_the_server_loses_no_acknowledged_job(tmp_path):
 def test_kill_9_of_server_and_workers_at_once(tmp_path):
     server = Server(tmp_path / "data", workers=2).start()
     try:
-        jobs = [server.submit(**{**LONG, "duration_s": 4}) for _ in range(3)]
+        jobs = [server.submit(**{**LONG, "duration_s": 4 * harness.LENGTH}) for _ in range(3)]
         begun(server, jobs[0])
         server.kill()
         server.start()
@@ -293,7 +293,7 @@ def test_a_graceful_end_is_exit_0(tmp_path, how):
 def test_sigterm_lets_a_short_job_finish(tmp_path):
     server = Server(tmp_path / "data").start()
     try:
-        job = server.submit(**{**LONG, "duration_s": 2})
+        job = server.submit(**{**LONG, "duration_s": 2 * harness.LENGTH})
         begun(server, job)
         assert server.stop() == 0
         server.words[server.words.index("--workers") + 1] = "0"

@@ -327,8 +327,8 @@ def test_progress_never_falls_and_counts_steps(live):
 
 def test_finished_samples_are_listed_while_others_are_made(make_server):
     """Small groups: the first samples are there, playable, while the job goes on."""
-    server = make_server("--session-memory", "4M")
-    job = server.submit(prompt="one by one", duration_s=10, num_samples=8)
+    server = make_server("--session-memory", harness.SMALL_MEMORY)
+    job = server.submit(prompt="one by one", duration_s=10 * harness.LENGTH, num_samples=8)
 
     def some():
         now = server.job(job)
