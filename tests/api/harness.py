@@ -38,8 +38,8 @@ CHIPTUNE = MODEL / "adapters" / "chiptune"
 ASAN, TSAN = "ASAN_OPTIONS" in os.environ, "TSAN_OPTIONS" in os.environ
 SLOW = float(os.environ.get("AULOS_TEST_SLOW", "10" if ASAN or TSAN else "1"))
 LENGTH = 0.05 if TSAN else 0.3 if ASAN else 1
-# Session memory in which the rows of such clips of 10 s run one or two at a time.
-SMALL_MEMORY = max(1 << 20, int((5 << 20) * LENGTH))
+# Session memory in which the rows of such clips of 10 s run one at a time: less than one needs, more than a quarter.
+SMALL_MEMORY = int((3 + 5 * LENGTH) * (1 << 20))
 TRAFFIC = os.environ.get("AULOS_TEST_TRAFFIC")
 
 UUID7 = re.compile(r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")
