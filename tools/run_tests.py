@@ -25,7 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 # What the ThreadSanitizer run takes: everything that has threads or processes, and no pure computing.
-THREADED_PROGRAMS = re.compile(r"thread|pool|job|worker|queue|supervis|janitor|http|rout|serv|sqlite|_db|log|store")
+THREADED_PROGRAMS = re.compile(r"generate|thread|pool|job|worker|queue|supervis|janitor|http|rout|serv|sqlite|_db|log|store")
 THREADED_API = "scenario or http or kill or cancel or health"
 
 CASE = re.compile(r"^\[ +(OK|SKIPPED|FAILED) +\] ([A-Za-z0-9_]\S*)$", re.M)
