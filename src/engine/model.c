@@ -176,7 +176,7 @@ au_status au_model_open(const char *dir, const au_model_options *options, au_mod
     AU_TRY(au_pool_new(&m->pool, threads, err));
     m->nn = (au_nn){au_kernels_get(), m->pool};
     const au_source source = {m->config, m->generation, m->tensors, m->tokenizer};
-    AU_TRY(m->family->open(&m->net, &source, m->pool, err));
+    AU_TRY(m->family->open(&m->net, &source, err));
     AU_TRY(
         au_fingerprint(m->fingerprint, m->dir, au_tokenizer_file(m->tokenizer), m->tensors, err));
     m->family->info(m->net, &m->info);

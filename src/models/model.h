@@ -55,7 +55,7 @@ typedef struct au_family {
 
     /* Checks config and every tensor; lists all problems. Allocates what must be converted (folded
      * convolutions). */
-    au_status (*open)(au_net **out, const au_source *source, au_pool *pool, au_err *err);
+    au_status (*open)(au_net **out, const au_source *source, au_err *err);
     void (*close)(au_net **net);
     void (*info)(const au_net *net,
                  au_model_info *info); /* fills all but name, dir, fingerprint, weights_bytes */

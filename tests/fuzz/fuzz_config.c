@@ -19,7 +19,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         au_safetensors_from_memory(&tensors, empty, sizeof empty - 1, "none", &err) == AU_OK) {
         const au_source source = {config, config, tensors, NULL};
         au_net *net = NULL;
-        if (family->open(&net, &source, NULL, &err) == AU_OK)
+        if (family->open(&net, &source, &err) == AU_OK)
             family->close(&net);
     }
     au_tensor_set_close(&tensors);

@@ -16,9 +16,8 @@ static void close_net(au_net **net)
     *net = NULL;
 }
 
-static au_status open_net(au_net **out, const au_source *source, au_pool *pool, au_err *err)
+static au_status open_net(au_net **out, const au_source *source, au_err *err)
 {
-    (void)pool;
     au_status st = AU_OK;
     au_net *net = NULL;
     mg_problems problems = {0};
