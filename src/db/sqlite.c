@@ -491,7 +491,7 @@ static au_status commit(au_db *db, au_err *err)
 const au_db_backend au_db_sqlite = {
     .name = "sqlite",
     .accepts = accepts,
-    .schema_version = 1,
+    .schema_version = 2,
     .migrate = migrate,
     .open = open_connection,
     .close = close_connection,

@@ -44,6 +44,10 @@ typedef au_http_result (*au_http_handler)(au_http_request *rq);
 enum {
     AU_ROUTE_JSON = 1,   /* a body must be application/json, else 415 */
     AU_ROUTE_ALWAYS = 2, /* answered on connections above the limit, too: health */
+    /* What a key must allow; a route with none of these needs "read". */
+    AU_ROUTE_PUBLIC = 4, /* no key */
+    AU_ROUTE_WRITE = 8,
+    AU_ROUTE_ADMIN = 16,
 };
 
 typedef struct au_http_route {

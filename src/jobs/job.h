@@ -113,16 +113,22 @@ typedef struct au_queue_stats {
 AU_MUST_CHECK au_status au_queue_stats_get(au_db *db, au_queue_stats *out, au_err *err);
 
 typedef struct au_event {
-    int64_t id;  /* rises over all jobs */
-    int64_t seq; /* of its job: 1, 2, 3 ... without gaps */
-    const char *job_id;
-    const char *event; /* "state" | "sample" | "done" */
-    const char *data;  /* JSON object */
+    int64_t id;          /* rises over everything */
+    int64_t seq;         /* of its subject: 1, 2, 3 ... without gaps */
+    const char *kind;    /* "job" | "sample" | "adapter" | "comparison" | "prompt" */
+    const char *subject; /* id of that job, sample, ... */
+    const char *event;   /* of a job "state" | "sample" | "done", else "created" | "updated" |
+                            "deleted" | "restored" */
+    const char *data;    /* JSON object */
     int64_t created_at;
 } au_event;
-/* Events of one job (job_id not NULL: seq > after) or of all (id > after), oldest first. */
-AU_MUST_CHECK au_status au_event_list(au_db *db, au_arena *a, const char *job_id, int64_t after,
+/* Events of one subject (not NULL: seq > after) or of all (id > after), oldest first. */
+AU_MUST_CHECK au_status au_event_list(au_db *db, au_arena *a, const char *subject, int64_t after,
                                       int limit, au_event **events, size_t *n, au_err *err);
+/* Stores an event of something that is not a job (those come with the change of the job), in the
+ * transaction of the change that it tells of. data: a JSON object. */
+AU_MUST_CHECK au_status au_event_add(au_db *db, const char *kind, const char *subject,
+                                     const char *event, const char *data, au_err *err);
 
 /* ---- Clients' changes (through au_writer)
  * -------------------------------------------------------------------- */

@@ -311,7 +311,7 @@ done:
     return st;
 }
 
-au_status au_event_list(au_db *db, au_arena *a, const char *job_id, int64_t after, int limit,
+au_status au_event_list(au_db *db, au_arena *a, const char *subject, int64_t after, int limit,
                         au_event **events, size_t *n, au_err *err)
 {
     au_rows *rows = NULL;
@@ -322,11 +322,12 @@ au_status au_event_list(au_db *db, au_arena *a, const char *job_id, int64_t afte
     *events = au_arena_alloc(a, (size_t)limit * sizeof **events);
     AU_FAIL_IF(!*events, AU_LIMIT, "events do not fit the memory of the request");
     AU_TRY(au_db_query(&rows, db, err,
-                       job_id ? "SELECT id, seq, job_id, event, data, created_at FROM events "
-                                "WHERE job_id = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3"
-                              : "SELECT id, seq, job_id, event, data, created_at FROM events "
-                                "WHERE ?1 IS NULL AND id > ?2 ORDER BY id LIMIT ?3",
-                       "tii", job_id, after, (int64_t)limit));
+                       subject
+                           ? "SELECT id, seq, kind, subject, event, data, created_at FROM events "
+                             "WHERE subject = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3"
+                           : "SELECT id, seq, kind, subject, event, data, created_at FROM events "
+                             "WHERE ?1 IS NULL AND id > ?2 ORDER BY id LIMIT ?3",
+                       "tii", subject, after, (int64_t)limit));
     for (bool has_row; *n < (size_t)limit; (*n)++) {
         AU_TRY(au_rows_next(rows, &has_row, err));
         if (!has_row)
@@ -335,7 +336,8 @@ au_status au_event_list(au_db *db, au_arena *a, const char *job_id, int64_t afte
         au_event *e = &(*events)[*n];
         e->id = au_read_i64(&r);
         e->seq = au_read_i64(&r);
-        e->job_id = au_read_text(&r);
+        e->kind = au_read_text(&r);
+        e->subject = au_read_text(&r);
         e->event = au_read_text(&r);
         e->data = au_read_text(&r);
         e->created_at = au_read_i64(&r);
@@ -344,4 +346,15 @@ au_status au_event_list(au_db *db, au_arena *a, const char *job_id, int64_t afte
 done:
     au_rows_close(&rows);
     return st;
+}
+
+au_status au_event_add(au_db *db, const char *kind, const char *subject, const char *event,
+                       const char *data, au_err *err)
+{
+    AU_ASSERT(au_db_in_transaction(db));
+    return au_db_exec(db, NULL, err,
+                      "INSERT INTO events (kind, subject, seq, event, data, created_at) "
+                      "SELECT ?1, ?2, COALESCE(MAX(seq), 0) + 1, ?3, ?4, au_now_ms() "
+                      "FROM events WHERE subject = ?2",
+                      "tttt", kind, subject, event, data);
 }

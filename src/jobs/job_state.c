@@ -60,7 +60,7 @@ static au_status insert_event(au_db *db, const char *job_id, int64_t seq, const 
                               const char *data, au_err *err)
 {
     return au_db_exec(db, NULL, err,
-                      "INSERT INTO events (job_id, seq, event, data, created_at) "
+                      "INSERT INTO events (subject, seq, event, data, created_at) "
                       "VALUES (?1, ?2, ?3, ?4, au_now_ms())",
                       "titt", job_id, seq, event, data);
 }

@@ -431,7 +431,7 @@ def check_invariants(server, acknowledged=(), cancelled=(), timeout=30):
             assert len(data) == sample["bytes"]
             assert sha256(data) == sample["sha256"]
         # (f) a job's events are gap-free and rising
-        numbers = [e["seq"] for e in read_db(server.data, "SELECT seq FROM events WHERE job_id = ? ORDER BY rowid", jid)]
+        numbers = [e["seq"] for e in read_db(server.data, "SELECT seq FROM events WHERE subject = ? ORDER BY rowid", jid)]
         assert numbers == list(range(1, len(numbers) + 1)), f"job {jid} has events {numbers}"
         assert numbers
 

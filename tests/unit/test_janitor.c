@@ -71,12 +71,12 @@ static void check_invariants(fixture *f)
                      0);
     assert_int_equal(
         count(f, "SELECT COUNT(*) FROM jobs j WHERE event_seq <> (SELECT COUNT(*) FROM events "
-                 "e WHERE e.job_id = j.id) OR event_seq <> (SELECT MAX(seq) FROM events e "
-                 "WHERE e.job_id = j.id)"),
+                 "e WHERE e.subject = j.id) OR event_seq <> (SELECT MAX(seq) FROM events e "
+                 "WHERE e.subject = j.id)"),
         0);
     assert_int_equal(
         count(f, "SELECT COUNT(*) FROM (SELECT 1 FROM events WHERE event = 'done' GROUP BY "
-                 "job_id HAVING COUNT(*) > 1)"),
+                 "subject HAVING COUNT(*) > 1)"),
         0);
 }
 

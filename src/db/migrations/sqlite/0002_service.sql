@@ -1,0 +1,158 @@
+-- SPDX-License-Identifier: MIT
+-- Schema 2: keys and browser sessions, idempotency keys, renditions, blind comparisons, webhooks, events of more than jobs.
+
+-- What the server keeps for itself: the secret that signs links and keys hashes, whether the queue is paused.
+CREATE TABLE settings (
+    name  TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE api_keys (
+    id           TEXT PRIMARY KEY,
+    name         TEXT NOT NULL,
+    prefix       TEXT NOT NULL,        -- the first 8 characters of the secret, for people
+    hash         TEXT NOT NULL UNIQUE, -- keyed hash of the secret
+    scopes       TEXT NOT NULL,        -- JSON array of read, write, admin
+    created_at   INTEGER NOT NULL,
+    expires_at   INTEGER NOT NULL DEFAULT 0,
+    last_used_at INTEGER NOT NULL DEFAULT 0,
+    revoked_at   INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+CREATE TABLE browser_sessions (
+    hash       TEXT PRIMARY KEY, -- keyed hash of the cookie
+    key_id     TEXT NOT NULL REFERENCES api_keys (id) ON DELETE CASCADE,
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- owner: the key that asked, '' where none is needed. Written in the transaction that made the resource.
+CREATE TABLE idempotency (
+    owner        TEXT NOT NULL,
+    key          TEXT NOT NULL,
+    request_hash TEXT NOT NULL, -- of method, path and the parsed body
+    status       INTEGER NOT NULL,
+    location     TEXT NOT NULL,
+    created_at   INTEGER NOT NULL,
+    PRIMARY KEY (owner, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX idempotency_by_age ON idempotency (created_at);
+
+-- Other formats and rates of a sample, made when first asked for and kept.
+CREATE TABLE renditions (
+    sample_id   TEXT NOT NULL REFERENCES samples (id) ON DELETE CASCADE,
+    format      TEXT NOT NULL,
+    sample_rate INTEGER NOT NULL,
+    store_key   TEXT NOT NULL UNIQUE,
+    bytes       INTEGER NOT NULL,
+    sha256      TEXT NOT NULL,
+    created_at  INTEGER NOT NULL,
+    PRIMARY KEY (sample_id, format, sample_rate)
+) STRICT, WITHOUT ROWID;
+
+-- seq counts the events of a subject (a job, an adapter, a comparison, a sample) without gaps; id rises over all of them.
+CREATE TABLE events_2 (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind       TEXT NOT NULL DEFAULT 'job' CHECK (kind IN ('job', 'sample', 'adapter', 'comparison', 'prompt')),
+    subject    TEXT NOT NULL, -- its id
+    seq        INTEGER NOT NULL,
+    event      TEXT NOT NULL, -- of a job: state, sample, done; else created, updated, deleted, restored
+    data       TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    UNIQUE (subject, seq)
+) STRICT;
+INSERT INTO events_2 (id, subject, seq, event, data, created_at) SELECT id, job_id, seq, event, data, created_at FROM events;
+DROP TABLE events;
+ALTER TABLE events_2 RENAME TO events;
+
+ALTER TABLE samples ADD COLUMN rating INTEGER; -- 1 to 5, NULL: none
+ALTER TABLE samples ADD COLUMN starred INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX samples_by_model ON samples (model_name, id);
+CREATE INDEX samples_deleted ON samples (deleted_at) WHERE deleted_at > 0;
+CREATE INDEX prompts_deleted ON prompts (deleted_at) WHERE deleted_at > 0;
+CREATE INDEX adapters_deleted ON adapters (deleted_at) WHERE deleted_at > 0;
+CREATE INDEX jobs_deleted ON jobs (deleted_at) WHERE deleted_at > 0;
+DROP INDEX jobs_finished;
+CREATE INDEX jobs_finished ON jobs (finished_at) WHERE finished_at > 0;
+
+-- config: what the comparison was asked to be (pairs, arms, params); NULL in a plain view. seed: of sides and order.
+ALTER TABLE comparisons ADD COLUMN title TEXT NOT NULL DEFAULT '';
+ALTER TABLE comparisons ADD COLUMN config TEXT;
+ALTER TABLE comparisons ADD COLUMN blind INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE comparisons ADD COLUMN votes_wanted INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE comparisons ADD COLUMN min_listen_s REAL NOT NULL DEFAULT 0;
+ALTER TABLE comparisons ADD COLUMN seed INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE comparisons ADD COLUMN revision INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE comparisons ADD COLUMN closed_at INTEGER NOT NULL DEFAULT 0;
+-- Jobs that make the samples of a comparison made from prompts and variants.
+CREATE TABLE comparison_jobs (
+    comparison_id TEXT NOT NULL REFERENCES comparisons (id) ON DELETE CASCADE,
+    position      INTEGER NOT NULL,
+    job_id        TEXT NOT NULL,
+    PRIMARY KEY (comparison_id, position)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX comparison_jobs_by_job ON comparison_jobs (job_id);
+-- Two samples that differ in the adapter alone. Arms count from 0 in the order of the variants.
+CREATE TABLE comparison_pairs (
+    comparison_id TEXT NOT NULL REFERENCES comparisons (id) ON DELETE CASCADE,
+    position      INTEGER NOT NULL,
+    arm_a         INTEGER NOT NULL,
+    arm_b         INTEGER NOT NULL,
+    sample_a      TEXT, -- NULL: not made yet, or failed
+    sample_b      TEXT,
+    PRIMARY KEY (comparison_id, position)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE rater_sessions (
+    id            TEXT PRIMARY KEY,
+    comparison_id TEXT NOT NULL REFERENCES comparisons (id) ON DELETE CASCADE,
+    token_hash    TEXT NOT NULL UNIQUE, -- keyed hash of the token
+    rater         TEXT NOT NULL DEFAULT '',
+    number        INTEGER NOT NULL, -- of the comparison's sessions, from 0: decides sides and order
+    created_at    INTEGER NOT NULL,
+    UNIQUE (comparison_id, number)
+) STRICT;
+CREATE TABLE trials (
+    id         TEXT PRIMARY KEY,
+    session_id TEXT NOT NULL REFERENCES rater_sessions (id) ON DELETE CASCADE,
+    n          INTEGER NOT NULL, -- in the order shown, from 1
+    pair       INTEGER NOT NULL,
+    x_is_a     INTEGER NOT NULL,
+    x_gain_db  REAL NOT NULL DEFAULT 0,
+    y_gain_db  REAL NOT NULL DEFAULT 0,
+    reference  TEXT, -- abx: 'x' or 'y', which of the two the reference is
+    UNIQUE (session_id, n)
+) STRICT;
+CREATE TABLE votes (
+    trial_id   TEXT PRIMARY KEY REFERENCES trials (id) ON DELETE CASCADE,
+    choice     TEXT NOT NULL CHECK (choice IN ('x', 'y', 'tie', 'both_bad')),
+    heard_x_s  REAL NOT NULL,
+    heard_y_s  REAL NOT NULL,
+    created_at INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE webhooks (
+    id          TEXT PRIMARY KEY,
+    url         TEXT NOT NULL,
+    secret      TEXT NOT NULL, -- whsec_...: needed in clear to sign
+    events      TEXT NOT NULL, -- JSON array of names
+    description TEXT NOT NULL DEFAULT '',
+    active      INTEGER NOT NULL DEFAULT 1,
+    created_at  INTEGER NOT NULL,
+    deleted_at  INTEGER NOT NULL DEFAULT 0
+) STRICT;
+-- The outbox: written with the change it tells of. due_at is on the lease clock (au_clock_ms).
+CREATE TABLE deliveries (
+    id          TEXT PRIMARY KEY, -- the webhook-id
+    webhook_id  TEXT NOT NULL REFERENCES webhooks (id) ON DELETE CASCADE,
+    event       TEXT NOT NULL,
+    payload     TEXT NOT NULL,
+    state       TEXT NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'delivered', 'failed')),
+    attempts    INTEGER NOT NULL DEFAULT 0,
+    due_at      INTEGER NOT NULL DEFAULT 0,
+    last_status INTEGER NOT NULL DEFAULT 0,
+    last_error  TEXT NOT NULL DEFAULT '',
+    created_at  INTEGER NOT NULL,
+    ended_at    INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE INDEX deliveries_due ON deliveries (due_at) WHERE state = 'pending';
+CREATE INDEX deliveries_by_webhook ON deliveries (webhook_id, id);
