@@ -75,16 +75,15 @@ CREATE INDEX jobs_deleted ON jobs (deleted_at) WHERE deleted_at > 0;
 DROP INDEX jobs_finished;
 CREATE INDEX jobs_finished ON jobs (finished_at) WHERE finished_at > 0;
 
--- config: what the comparison was asked to be (pairs, arms, params); NULL in a plain view. seed: of sides and order.
+-- seed: of sides and order.
 ALTER TABLE comparisons ADD COLUMN title TEXT NOT NULL DEFAULT '';
-ALTER TABLE comparisons ADD COLUMN config TEXT;
 ALTER TABLE comparisons ADD COLUMN blind INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE comparisons ADD COLUMN votes_wanted INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE comparisons ADD COLUMN min_listen_s REAL NOT NULL DEFAULT 0;
 ALTER TABLE comparisons ADD COLUMN seed INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE comparisons ADD COLUMN revision INTEGER NOT NULL DEFAULT 1;
 ALTER TABLE comparisons ADD COLUMN closed_at INTEGER NOT NULL DEFAULT 0;
--- Jobs that make the samples of a comparison made from prompts and variants.
+-- Jobs that make the samples of a comparison from prompts and variants, one for each prompt.
 CREATE TABLE comparison_jobs (
     comparison_id TEXT NOT NULL REFERENCES comparisons (id) ON DELETE CASCADE,
     position      INTEGER NOT NULL,
@@ -92,34 +91,48 @@ CREATE TABLE comparison_jobs (
     PRIMARY KEY (comparison_id, position)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX comparison_jobs_by_job ON comparison_jobs (job_id);
--- Two samples that differ in the adapter alone. Arms count from 0 in the order of the variants.
+-- What is compared: adapters with their strength, counted from 0.
+CREATE TABLE comparison_arms (
+    comparison_id  TEXT NOT NULL REFERENCES comparisons (id) ON DELETE CASCADE,
+    arm            INTEGER NOT NULL,
+    adapter_id     TEXT, -- NULL: none
+    adapter_sha256 TEXT,
+    strength       REAL NOT NULL,
+    PRIMARY KEY (comparison_id, arm)
+) STRICT, WITHOUT ROWID;
+-- Two samples that differ in their arm alone: given, or index idx of the arms' variants in a job.
 CREATE TABLE comparison_pairs (
     comparison_id TEXT NOT NULL REFERENCES comparisons (id) ON DELETE CASCADE,
     position      INTEGER NOT NULL,
+    prompt_id     TEXT NOT NULL,
     arm_a         INTEGER NOT NULL,
     arm_b         INTEGER NOT NULL,
-    sample_a      TEXT, -- NULL: not made yet, or failed
+    sample_a      TEXT,
     sample_b      TEXT,
+    job_id        TEXT,
+    idx           INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (comparison_id, position)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE rater_sessions (
     id            TEXT PRIMARY KEY,
     comparison_id TEXT NOT NULL REFERENCES comparisons (id) ON DELETE CASCADE,
-    token_hash    TEXT NOT NULL UNIQUE, -- keyed hash of the token
+    token_hash    TEXT NOT NULL UNIQUE, -- SHA-256 of the token
     rater         TEXT NOT NULL DEFAULT '',
     number        INTEGER NOT NULL, -- of the comparison's sessions, from 0: decides sides and order
     created_at    INTEGER NOT NULL,
     UNIQUE (comparison_id, number)
 ) STRICT;
 CREATE TABLE trials (
-    id         TEXT PRIMARY KEY,
-    session_id TEXT NOT NULL REFERENCES rater_sessions (id) ON DELETE CASCADE,
-    n          INTEGER NOT NULL, -- in the order shown, from 1
-    pair       INTEGER NOT NULL,
-    x_is_a     INTEGER NOT NULL,
-    x_gain_db  REAL NOT NULL DEFAULT 0,
-    y_gain_db  REAL NOT NULL DEFAULT 0,
-    reference  TEXT, -- abx: 'x' or 'y', which of the two the reference is
+    id             TEXT PRIMARY KEY,
+    session_id     TEXT NOT NULL REFERENCES rater_sessions (id) ON DELETE CASCADE,
+    n              INTEGER NOT NULL, -- in the order heard, from 1
+    pair           INTEGER NOT NULL, -- position
+    x_is_a         INTEGER NOT NULL,
+    reference_is_x INTEGER NOT NULL, -- abx
+    sample_x       TEXT NOT NULL,
+    sample_y       TEXT NOT NULL,
+    x_gain_db      REAL NOT NULL,
+    y_gain_db      REAL NOT NULL,
     UNIQUE (session_id, n)
 ) STRICT;
 CREATE TABLE votes (
