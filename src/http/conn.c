@@ -24,6 +24,8 @@ enum {
     INPUT_MAX_BYTES = AU_HTTP_HEAD_MAX + 1,
     LINGER_MS = 2000,
     BODY_BYTES_PER_MS = 16, /* the slowest average at which a body may arrive */
+    SEND_BYTES_PER_MS =
+        1, /* the slowest average at which a reply may be read: slower than any audio plays */
     DISCARD_PER_EVENT = 16,
 };
 
@@ -65,7 +67,7 @@ static void begin_head(au_http_conn *c)
     c->state = CONN_HEAD;
     c->scanned = 0;
     c->close_after = false;
-    c->idle_since_ms = now;
+    c->head_since_ms = now;
     au_http_conn_set_deadline(
         c, now + (c->in_len ? config->header_timeout_ms : config->idle_timeout_ms));
 }
@@ -155,7 +157,8 @@ static step begin_write(au_http_conn *c)
     if (!au_http_response_prepare(&c->rq, !c->close_after))
         return STEP_CLOSED;
     c->state = CONN_WRITE;
-    au_http_conn_set_deadline(c, au_mono_ms() + server->config.idle_timeout_ms);
+    c->write_started_ms = au_mono_ms();
+    au_http_conn_set_deadline(c, c->write_started_ms + server->config.idle_timeout_ms);
     return STEP_GO;
 }
 
@@ -168,11 +171,25 @@ static step refuse(au_http_conn *c, au_problem problem, const char *detail)
     return begin_write(c);
 }
 
+/* Lines of this thread name the request, and the caller's trace where there is one, from here on.
+ */
+static void log_begin(const au_http_request *rq)
+{
+    au_log_context("req", rq->id);
+    au_log_context("trace", rq->trace[0] ? rq->trace : NULL);
+}
+
+static void log_end(void)
+{
+    au_log_context("req", NULL);
+    au_log_context("trace", NULL);
+}
+
 static step run_handler(au_http_conn *c, au_http_handler handler)
 {
-    au_log_context("req", c->rq.id);
+    log_begin(&c->rq);
     au_http_result result = handler(&c->rq);
-    au_log_context("req", NULL);
+    log_end();
     switch (result) {
     case AU_HTTP_DONE:
         return begin_write(c);
@@ -214,8 +231,17 @@ static bool is_json_type(const char *type)
     return true;
 }
 
-/* Everything that can be refused before the body is read. */
-static au_problem check_head(au_http_conn *c, const char **detail)
+/* Behind a proxy that does not take the base path off. */
+static void strip_base_path(au_http_request *rq, const char *base)
+{
+    size_t n = base ? strlen(base) : 0;
+    const char *path = rq->head.path;
+    if (n && strncmp(path, base, n) == 0 && (path[n] == '/' || path[n] == '\0'))
+        rq->head.path = path[n] ? path + n : "/";
+}
+
+/* Whether the request is for something here, and may come from where it does. */
+static au_problem check_target(au_http_conn *c, const char **detail)
 {
     au_http_request *rq = &c->rq;
     au_http_server *server = c->loop->server;
@@ -229,6 +255,7 @@ static au_problem check_head(au_http_conn *c, const char **detail)
             "Host is neither the address listened on, nor loopback, nor one of the allowed hosts";
         return AU_PROBLEM_MISDIRECTED;
     }
+    strip_base_path(rq, server->config.base_path);
     au_problem p =
         au_http_route_find(&rq->match, server->config.routes, &rq->arena, head->method, head->path);
     if (p) {
@@ -246,12 +273,21 @@ static au_problem check_head(au_http_conn *c, const char **detail)
         au_http_set_header(rq, "Retry-After", "1");
         return AU_PROBLEM_UNAVAILABLE;
     }
-    bool unsafe = strcmp(head->method, "GET") != 0 && strcmp(head->method, "HEAD") != 0;
-    if (unsafe && !au_http_guard_origin(&server->guard, head->host, au_http_header(rq, "origin"),
-                                        au_http_header(rq, "sec-fetch-site"))) {
+    if (!au_http_is_safe(rq) &&
+        !au_http_guard_origin(&server->guard, head->host, au_http_header(rq, "origin"),
+                              au_http_header(rq, "sec-fetch-site"))) {
         *detail = "Origin or Sec-Fetch-Site names a foreign site";
         return AU_PROBLEM_FORBIDDEN_ORIGIN;
     }
+    return AU_PROBLEM_NONE;
+}
+
+/* What can be refused of a body before it is read. */
+static au_problem check_body_head(au_http_conn *c, const char **detail)
+{
+    au_http_request *rq = &c->rq;
+    au_http_server *server = c->loop->server;
+    const au_http_head *head = &rq->head;
     bool has_body = head->chunked || head->length > 0;
     if (has_body && head->length > server->config.max_body_bytes) {
         *detail = "the body is larger than this server takes";
@@ -277,6 +313,17 @@ static void set_body_deadline(au_http_conn *c)
                                      paid);
 }
 
+static bool is_authorized(au_http_conn *c)
+{
+    bool (*authorize)(au_http_request *) = c->loop->server->config.authorize;
+    if (!authorize)
+        return true;
+    log_begin(&c->rq);
+    bool may = authorize(&c->rq);
+    log_end();
+    return may;
+}
+
 static step begin_request(au_http_conn *c, size_t head_len)
 {
     au_http_request *rq = &c->rq;
@@ -288,8 +335,17 @@ static step begin_request(au_http_conn *c, size_t head_len)
     atomic_fetch_add(&server->n_active, 1);
     au_problem p = au_http1_parse(&rq->head, &rq->arena, c->in, head_len, &detail);
     consume(c, head_len);
+    const char *traceparent = p ? NULL : au_http_header(rq, "traceparent");
+    if (traceparent && !au_trace_id_parse(rq->trace, traceparent))
+        rq->trace[0] = '\0';
     if (!p)
-        p = check_head(c, &detail);
+        p = check_target(c, &detail);
+    if (!p && !is_authorized(c)) {
+        c->close_after = rq->head.chunked || rq->head.length > 0;
+        return begin_write(c);
+    }
+    if (!p)
+        p = check_body_head(c, &detail);
     if (p) {
         /* Where the head is sound and no body follows, the connection may stay. */
         if (rq->match.allow[0] || p == AU_PROBLEM_NOT_FOUND || p == AU_PROBLEM_FORBIDDEN_ORIGIN)
@@ -338,8 +394,10 @@ static step step_head(au_http_conn *c)
         return refuse(c, AU_PROBLEM_HEADERS_TOO_LARGE, "request head is larger than 32768 bytes");
     bool first = c->in_len == 0;
     step s = receive(c);
-    if (s == STEP_GO && first)
-        au_http_conn_set_deadline(c, au_mono_ms() + c->loop->server->config.header_timeout_ms);
+    if (s == STEP_GO && first) {
+        c->head_since_ms = au_mono_ms();
+        au_http_conn_set_deadline(c, c->head_since_ms + c->loop->server->config.header_timeout_ms);
+    }
     return s;
 }
 
@@ -371,6 +429,15 @@ static step step_body(au_http_conn *c)
     return receive(c);
 }
 
+/* Whoever reads nothing for a while is cut off, and so is who reads a byte now and then. */
+static void set_write_deadline(au_http_conn *c)
+{
+    int64_t patience = c->loop->server->config.idle_timeout_ms;
+    int64_t paid = (int64_t)(c->rq.res.sent / SEND_BYTES_PER_MS);
+    int64_t idle = au_mono_ms() + patience, slow = c->write_started_ms + patience + paid;
+    au_http_conn_set_deadline(c, idle < slow ? idle : slow);
+}
+
 static step step_write(au_http_conn *c)
 {
     au_http_request *rq = &c->rq;
@@ -380,19 +447,19 @@ static step step_write(au_http_conn *c)
         return STEP_CLOSED;
     if (result == SEND_BLOCKED) {
         if (rq->res.sent != before)
-            au_http_conn_set_deadline(c, au_mono_ms() + c->loop->server->config.idle_timeout_ms);
+            set_write_deadline(c);
         set_events(c, EPOLLOUT);
         return STEP_BLOCKED;
     }
     if (au_log_enabled(AU_LOG_INFO)) {
         char path[256];
-        au_log_context("req", rq->id);
+        log_begin(rq);
         au_log(AU_LOG_INFO, "http", "request method=%s path=%s status=%d bytes=%llu us=%lld",
                rq->head.method ? rq->head.method : "-",
                au_log_quote(path, sizeof path, rq->head.path ? rq->head.path : "-"), rq->res.status,
                (unsigned long long)rq->res.length,
                (long long)(rq->started_ns ? (au_mono_ns() - rq->started_ns) / 1000 : 0));
-        au_log_context("req", NULL);
+        log_end();
     }
     bool last = c->close_after;
     end_request(c);

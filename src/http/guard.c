@@ -99,3 +99,12 @@ bool au_http_guard_origin(const au_http_guard *guard, const char *host, const ch
     char name[NAME_MAX_BYTES];
     return split_authority(name, authority) && in_list(guard->allowed_hosts, name);
 }
+
+bool au_http_guard_cookie(const au_http_guard *guard, const char *host, const char *origin,
+                          const char *fetch_site)
+{
+    if (fetch_site && strcasecmp(fetch_site, "same-origin") != 0 &&
+        strcasecmp(fetch_site, "none") != 0)
+        return false;
+    return au_http_guard_origin(guard, host, origin, fetch_site);
+}

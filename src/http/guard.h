@@ -26,6 +26,11 @@ bool au_http_guard_host(const au_http_guard *guard, const char *host);
 bool au_http_guard_origin(const au_http_guard *guard, const char *host, const char *origin,
                           const char *fetch_site);
 
+/* The same for a request whose browser sends a cookie along by itself: a sibling site is foreign,
+ * too. */
+bool au_http_guard_cookie(const au_http_guard *guard, const char *host, const char *origin,
+                          const char *fetch_site);
+
 /* Whether an address text is a loopback one (127.0.0.0/8, ::1). */
 bool au_http_is_loopback(const char *address);
 

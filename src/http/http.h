@@ -48,6 +48,7 @@ enum {
     AU_ROUTE_PUBLIC = 4, /* no key */
     AU_ROUTE_WRITE = 8,
     AU_ROUTE_ADMIN = 16,
+    AU_ROUTE_LINK = 256, /* a signed link may stand for the key */
 };
 
 typedef struct au_http_route {
@@ -63,7 +64,19 @@ const char *au_http_param(const au_http_request *rq,
                           const char *name); /* of the pattern; asserts that it exists */
 const char *au_http_header(const au_http_request *rq,
                            const char *lower_name); /* the first of that name, or NULL */
-const char *au_http_id(const au_http_request *rq);  /* X-Request-Id */
+size_t au_http_header_count(const au_http_request *rq, const char *lower_name);
+/* GET and HEAD, which change nothing. */
+bool au_http_is_safe(const au_http_request *rq);
+unsigned au_http_route_flags(const au_http_request *rq); /* AU_ROUTE_... */
+/* Whether the server listens on another than a loopback address. */
+bool au_http_is_remote(const au_http_request *rq);
+/* Whether an Origin (NULL: none) is this host or an allowed one, and Sec-Fetch-Site says nothing
+ * else: what a request that is authorised by a cookie must be. */
+bool au_http_is_same_origin(const au_http_request *rq);
+/* Who asks, as `authorize` found out; NULL before. */
+const void *au_http_caller(const au_http_request *rq);
+void au_http_set_caller(au_http_request *rq, const void *caller);
+const char *au_http_id(const au_http_request *rq); /* X-Request-Id */
 au_arena *au_http_arena(au_http_request *rq);
 void *au_http_user(const au_http_request *rq); /* of the server's configuration */
 void *au_http_thread_state(
@@ -78,6 +91,15 @@ int64_t au_http_started_ms(const au_http_request *rq); /* au_mono_ms when the he
  * gives a parameter's value, or NULL. */
 bool au_http_query_parse(au_http_request *rq, const char *const *allowed);
 const char *au_http_query(const au_http_request *rq, const char *name);
+/* Takes a parameter out of the query before that is parsed, so that no handler sees it. NULL: it is
+ * not there; "" when it cannot be decoded. */
+const char *au_http_query_take(au_http_request *rq, const char *name);
+
+/* What stands before every path behind a proxy: "/aulos", or "". */
+const char *au_http_base_path(const au_http_request *rq);
+/* Puts it before the paths that stand in a JSON value as "url" or in "urls". Replies do that
+ * themselves; this is for JSON that is sent in another way. */
+void au_http_place_urls(const au_http_request *rq, json_t *json);
 
 /* Link: rel="next" to this path with the same parameters and another cursor. */
 void au_http_link_next(au_http_request *rq, const char *cursor);
@@ -89,8 +111,8 @@ bool au_http_body_json(au_http_request *rq, json_t **out);
 /* ---- The reply: set exactly once. Functions return AU_HTTP_DONE, for a handler's return
  * statement. ---- */
 
-/* May be called before or after the body is set. Control characters are not allowed in the value.
- */
+/* May be called before or after the body is set. Control characters are not allowed in the value. A
+ * Location that is a path gets the base path. */
 void au_http_set_header(au_http_request *rq, const char *name, const char *fmt, ...)
     AU_PRINTF(3, 4);
 
@@ -146,6 +168,12 @@ typedef struct au_http_config {
     int64_t idle_timeout_ms;   /* of a kept connection, and of a client that does not read */
     bool allow_remote;         /* other than loopback addresses may be bound */
     const char *allowed_hosts; /* see guard.h */
+    /* "/aulos": taken off the paths of requests where it stands, and put before those in replies;
+     * NULL or "": none. */
+    const char *base_path;
+    /* Called on the loop thread for every request whose route is known, before a body is read.
+     * False: it has set a reply. NULL: everybody may do everything. */
+    bool (*authorize)(au_http_request *rq);
     /* Called on each loop thread when it begins and ends; NULL: none. */
     au_status (*thread_begin)(void *user, void **state, au_err *err);
     void (*thread_end)(void *user, void *state);

@@ -10,6 +10,7 @@
 
 #include "base/buf.h"
 #include "base/uuid.h"
+#include "http/fields.h"
 #include "http/guard.h"
 #include "http/http.h"
 #include "http/http1.h"
@@ -59,6 +60,8 @@ struct au_http_request {
     query_param query[QUERY_MAX];
     size_t n_query;
     char id[AU_UUID_TEXT];
+    char trace[AU_TRACE_ID_TEXT]; /* of a traceparent; "": none */
+    const void *caller;
     int64_t started_ms, started_ns;
     void *data;
     au_http_handler next; /* of resume and again */
@@ -83,9 +86,10 @@ typedef struct au_http_conn {
     conn_state state;
     uint32_t events; /* registered with epoll */
     int64_t deadline_ms;
-    int64_t idle_since_ms; /* of CONN_HEAD */
-    bool is_new;           /* not yet in loop->conns */
-    bool overflow;         /* above max_connections: answered with 503 */
+    int64_t head_since_ms; /* CONN_HEAD: idle since then, or the first byte came then */
+    int64_t write_started_ms;
+    bool is_new;   /* not yet in loop->conns */
+    bool overflow; /* above max_connections: answered with 503 */
     bool peer_gone;
     bool close_after; /* this reply is the last */
     char *in;
@@ -118,6 +122,7 @@ struct au_http_server {
     au_http_config config;
     au_http_guard guard;
     char *bound_host; /* owned */
+    bool remote;      /* that is no loopback address */
     char *url;        /* owned */
     int listen_fd;    /* of the accepting loop while that runs; -1: closed */
     atomic_int phase; /* SERVER_RUN ... */

@@ -24,6 +24,7 @@ enum {
     ACCEPT_PAUSE_MS = 100,
     STOP_POLL_MS = 20,
     SHED_IDLE_MS = 500,
+    SHED_HEAD_MS = 1000,
     OVERFLOW_CONNECTIONS =
         64, /* above max_connections: they are told 503; beyond these they are just closed */
 };
@@ -88,13 +89,15 @@ static void shed_idle(au_http_server *server)
     }
 }
 
-/* Kept connections that have been idle for a while make room for clients that ask for something. */
+/* Kept connections that have been idle for a while, and those whose head still drips in, make room
+ * for clients that ask for something. */
 static void close_idle(au_http_loop *loop)
 {
-    int64_t limit = au_mono_ms() - SHED_IDLE_MS;
+    int64_t now = au_mono_ms();
     for (au_http_conn *c = loop->conns, *next; c; c = next) {
         next = c->next;
-        if (c->state == CONN_HEAD && c->in_len == 0 && c->idle_since_ms <= limit)
+        int64_t patience = c->in_len ? SHED_HEAD_MS : SHED_IDLE_MS;
+        if (c->state == CONN_HEAD && now - c->head_since_ms >= patience)
             au_http_conn_close(c);
     }
 }

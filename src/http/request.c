@@ -50,6 +50,44 @@ const char *au_http_header(const au_http_request *rq, const char *lower_name)
     return au_http_field_get(&rq->head, lower_name, NULL);
 }
 
+size_t au_http_header_count(const au_http_request *rq, const char *lower_name)
+{
+    size_t count;
+    au_http_field_get(&rq->head, lower_name, &count);
+    return count;
+}
+
+bool au_http_is_safe(const au_http_request *rq)
+{
+    return au_http_is_head(rq) || (rq->head.method && strcmp(rq->head.method, "GET") == 0);
+}
+
+unsigned au_http_route_flags(const au_http_request *rq)
+{
+    return rq->match.route->flags;
+}
+
+bool au_http_is_remote(const au_http_request *rq)
+{
+    return rq->conn->loop->server->remote;
+}
+
+bool au_http_is_same_origin(const au_http_request *rq)
+{
+    return au_http_guard_cookie(&rq->conn->loop->server->guard, rq->head.host,
+                                au_http_header(rq, "origin"), au_http_header(rq, "sec-fetch-site"));
+}
+
+const void *au_http_caller(const au_http_request *rq)
+{
+    return rq->caller;
+}
+
+void au_http_set_caller(au_http_request *rq, const void *caller)
+{
+    rq->caller = caller;
+}
+
 const char *au_http_id(const au_http_request *rq)
 {
     return rq->id;
@@ -153,6 +191,23 @@ const char *au_http_query(const au_http_request *rq, const char *name)
     return NULL;
 }
 
+const char *au_http_query_take(au_http_request *rq, const char *name)
+{
+    const char *query = rq->head.query;
+    size_t len = strlen(name);
+    for (const char *p = query; p && *p;) {
+        size_t n = strcspn(p, "&");
+        const char *rest = p + n + (p[n] == '&');
+        if (n > len && p[len] == '=' && memcmp(p, name, len) == 0) {
+            const char *value = au_http_unescape(&rq->arena, p + len + 1, n - len - 1, true);
+            rq->head.query = au_arena_printf(&rq->arena, "%.*s%s", (int)(p - query), query, rest);
+            return value ? value : "";
+        }
+        p = rest;
+    }
+    return NULL;
+}
+
 static void encode(au_buf *b, const char *s)
 {
     for (; *s; s++) {
@@ -170,7 +225,7 @@ void au_http_link_next(au_http_request *rq, const char *cursor)
 {
     au_buf link;
     au_buf_init(&link, AU_HTTP_LINE_MAX);
-    au_buf_printf(&link, "%s?", rq->head.path);
+    au_buf_printf(&link, "%s%s?", au_http_base_path(rq), rq->head.path);
     for (size_t i = 0; i < rq->n_query; i++) {
         if (strcmp(rq->query[i].name, "cursor") == 0)
             continue;

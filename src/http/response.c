@@ -22,6 +22,7 @@ enum {
     FIELDS_MAX_BYTES = 16384,
     HEAD_MAX_BYTES = 32768,
     IOV_MAX_HERE = 8,
+    RETRY_AFTER_S = 5, /* where whoever refuses knows no better */
     SENDFILE_BYTES = 1 << 20,
     SEND_BUDGET_BYTES = 4 << 20, /* then other connections of the loop get their turn */
 };
@@ -55,6 +56,15 @@ void au_http_set_header(au_http_request *rq, const char *name, const char *fmt, 
     va_end(ap);
     for (size_t i = begin; fields->data && i < fields->len; i++)
         AU_ASSERT((unsigned char)fields->data[i] >= 0x20);
+    const char *base = au_http_base_path(rq);
+    if (*base && strcmp(name, "Location") == 0 && fields->data && fields->data[begin] == '/') {
+        size_t len = fields->len - begin, n = strlen(base);
+        au_buf_str(fields, base); /* for its room */
+        if (fields->status == AU_OK) {
+            memmove(fields->data + begin + n, fields->data + begin, len);
+            memcpy(fields->data + begin, base, n);
+        }
+    }
     au_buf_str(fields, "\r\n");
 }
 
@@ -107,6 +117,36 @@ static au_http_result reply_out_of_memory(au_http_request *rq)
 
 enum { ETAG_BYTES = 40 };
 
+const char *au_http_base_path(const au_http_request *rq)
+{
+    const char *base = rq->conn ? rq->conn->loop->server->config.base_path : NULL;
+    return base ? base : "";
+}
+
+static void place_urls(const char *base, json_t *json, bool all)
+{
+    const char *key;
+    json_t *value;
+    size_t i;
+    void *next;
+    json_array_foreach(json, i, value) place_urls(base, value, false);
+    json_object_foreach_safe(json, next, key, value)
+    {
+        const char *text = json_string_value(value);
+        if (text && text[0] == '/' && (all || strcmp(key, "url") == 0))
+            json_object_set_new(json, key, json_sprintf("%s%s", base, text));
+        else if (!text && strcmp(key, "attributes") != 0) /* those are the client's own */
+            place_urls(base, value, strcmp(key, "urls") == 0);
+    }
+}
+
+void au_http_place_urls(const au_http_request *rq, json_t *json)
+{
+    const char *base = au_http_base_path(rq);
+    if (*base)
+        place_urls(base, json, false);
+}
+
 /* An etag of the bytes is cheap beside making them. */
 static void json_etag(char etag[ETAG_BYTES], const au_buf *body)
 {
@@ -127,6 +167,7 @@ bool au_http_if_match(au_http_request *rq, json_t *current)
     char etag[ETAG_BYTES];
     au_buf body;
     au_buf_init(&body, RESPONSE_MAX_BYTES);
+    au_http_place_urls(rq, current);
     if (match && current)
         dump(&body, current);
     json_etag(etag, &body);
@@ -155,6 +196,7 @@ au_http_result au_http_reply_json(au_http_request *rq, int status, json_t *json)
     response *res = &rq->res;
     if (!json)
         return reply_out_of_memory(rq);
+    au_http_place_urls(rq, json);
     dump(&res->body, json);
     json_decref(json);
     if (res->body.status != AU_OK)
@@ -185,7 +227,11 @@ static au_http_result reply_problem(au_http_request *rq, au_problem problem, jso
     json_decref(more);
     json_decref(j);
     au_http_set_header(rq, "Cache-Control", "no-store");
-    return reply_body(rq, au_problem_get(problem)->status, "application/problem+json");
+    int status = au_problem_get(problem)->status;
+    /* "Come back" always says when. */
+    if ((status == 429 || status == 503) && !strstr(au_buf_cstr(&res->fields), "Retry-After: "))
+        au_http_set_header(rq, "Retry-After", "%d", RETRY_AFTER_S);
+    return reply_body(rq, status, "application/problem+json");
 }
 
 au_http_result au_http_problem(au_http_request *rq, au_problem problem, const char *fmt, ...)

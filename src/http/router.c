@@ -58,8 +58,23 @@ static bool decode_params(au_http_match *match, au_arena *arena, const size_t *v
     return true;
 }
 
+static bool allows(const au_http_match *match, const char *method)
+{
+    size_t len = strlen(method);
+    for (const char *p = match->allow; *p; p += strspn(p, ", ")) {
+        size_t n = strcspn(p, ",");
+        if (n == len && memcmp(p, method, n) == 0)
+            return true;
+        p += n;
+    }
+    return false;
+}
+
+/* Several patterns may fit a path: each method is named once. */
 static void add_allow(au_http_match *match, const char *method)
 {
+    if (allows(match, method))
+        return;
     size_t used = strlen(match->allow);
     size_t need = strlen(method) + (used ? 2 : 0);
     AU_ASSERT(used + need < sizeof match->allow);

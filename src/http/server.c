@@ -58,10 +58,11 @@ static au_status open_listener(au_http_server *s, const char *host, const char *
     rc = getnameinfo(found->ai_addr, found->ai_addrlen, address, sizeof address, NULL, 0,
                      NI_NUMERICHOST);
     AU_FAIL_IF(rc != 0, AU_INVALID, "listen address %s is not usable: %s", host, gai_strerror(rc));
-    AU_FAIL_IF(!s->config.allow_remote && !au_http_is_loopback(address), AU_INVALID,
-               "listen address %s is not a loopback address: this server has no keys yet, so "
-               "everybody who reaches "
-               "it could use it; --insecure-no-auth allows that",
+    s->remote = !au_http_is_loopback(address);
+    AU_FAIL_IF(s->remote && !s->config.allow_remote, AU_INVALID,
+               "listen address %s is not a loopback address, and there is no key yet, so everybody "
+               "who reaches it could use it: make a key with `aulos key create` first, or allow "
+               "that with --insecure-no-auth",
                host);
     s->listen_fd = socket(found->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (s->listen_fd < 0) {
