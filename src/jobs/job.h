@@ -202,9 +202,22 @@ typedef struct au_lease {
  * alone. */
 AU_MUST_CHECK au_status au_job_peek(au_db *db, const char *const *models, size_t n_models,
                                     bool *waiting, au_err *err);
-/* Transition 2: highest priority, then oldest, run_after passed, of the given models; prefers
- * `open_model` (may be NULL) among jobs of equal priority less than 10 s apart. *claimed false:
- * none. */
+/* The job that is due next, and what must be known of it before it is taken. */
+typedef struct au_job_candidate {
+    char id[AU_UUID_TEXT];
+    int64_t token;
+    bool alone; /* an attempt ended its worker: no other job may run beside the next */
+} au_job_candidate;
+/* A read: highest priority, then oldest, run_after passed, of the given models; prefers
+ * `open_model` (may be NULL) among jobs of equal priority less than 10 s apart. */
+AU_MUST_CHECK au_status au_job_next(au_db *db, const char *const *models, size_t n_models,
+                                    const char *open_model, au_job_candidate *out, bool *found,
+                                    au_err *err);
+/* Transition 2 for that job. *claimed false: it is no longer as it was read. */
+AU_MUST_CHECK au_status au_job_take(au_db *db, const char *worker_id, const au_job_candidate *job,
+                                    const au_limits *limits, au_lease *lease, bool *claimed,
+                                    au_err *err);
+/* Both at once. *claimed false: none. */
 AU_MUST_CHECK au_status au_job_claim(au_db *db, const char *worker_id, const char *const *models,
                                      size_t n_models, const char *open_model,
                                      const au_limits *limits, au_lease *lease, bool *claimed,

@@ -54,12 +54,12 @@ done:
 }
 
 typedef struct candidate {
-    char id[AU_UUID_TEXT];
-    int64_t token, priority, created_at;
+    au_job_candidate job;
+    int64_t priority, created_at;
     bool found, open;
 } candidate;
 
-/* `sql` returns id, lease_token, priority, created_at, model_name. */
+/* `sql` returns id, lease_token, priority, created_at, model_name, alone. */
 static au_status pick(au_db *db, candidate *out, const char *names, const char *open_model,
                       int64_t priority, int64_t before, const char *sql, au_err *err)
 {
@@ -70,8 +70,9 @@ static au_status pick(au_db *db, candidate *out, const char *names, const char *
     AU_TRY(au_rows_next(rows, &out->found, err));
     if (!out->found)
         goto done;
-    snprintf(out->id, sizeof out->id, "%s", au_rows_text(rows, 0));
-    out->token = au_rows_int(rows, 1);
+    snprintf(out->job.id, sizeof out->job.id, "%s", au_rows_text(rows, 0));
+    out->job.token = au_rows_int(rows, 1);
+    out->job.alone = au_rows_int(rows, 5) != 0;
     out->priority = au_rows_int(rows, 2);
     out->created_at = au_rows_int(rows, 3);
     out->open = open_model && strcmp(open_model, au_rows_text(rows, 4)) == 0;
@@ -85,51 +86,72 @@ static au_status choose(au_db *db, candidate *best, const char *names, const cha
 {
     candidate other;
     au_status st = AU_OK;
-    AU_TRY(pick(db, best, names, open_model, 0, 0,
-                "SELECT id, lease_token, priority, created_at, model_name FROM jobs WHERE " WAITING
-                "ORDER BY priority DESC, id LIMIT 1",
-                err));
+    AU_TRY(pick(
+        db, best, names, open_model, 0, 0,
+        "SELECT id, lease_token, priority, created_at, model_name, alone FROM jobs WHERE " WAITING
+        "ORDER BY priority DESC, id LIMIT 1",
+        err));
     if (!best->found || best->open || !open_model)
         goto done;
-    AU_TRY(pick(db, &other, names, open_model, best->priority, best->created_at + PREFER_MS,
-                "SELECT id, lease_token, priority, created_at, model_name FROM jobs WHERE " WAITING
-                "AND model_name = ?2 AND priority = ?3 AND created_at < ?4 "
-                "ORDER BY priority DESC, id LIMIT 1",
-                err));
+    AU_TRY(pick(
+        db, &other, names, open_model, best->priority, best->created_at + PREFER_MS,
+        "SELECT id, lease_token, priority, created_at, model_name, alone FROM jobs WHERE " WAITING
+        "AND model_name = ?2 AND priority = ?3 AND created_at < ?4 "
+        "ORDER BY priority DESC, id LIMIT 1",
+        err));
     if (other.found)
         *best = other;
 done:
     return st;
 }
 
-au_status au_job_claim(au_db *db, const char *worker_id, const char *const *models, size_t n_models,
-                       const char *open_model, const au_limits *limits, au_lease *lease,
-                       bool *claimed, au_err *err)
+au_status au_job_next(au_db *db, const char *const *models, size_t n_models, const char *open_model,
+                      au_job_candidate *out, bool *found, au_err *err)
 {
     au_buf names;
     candidate best;
     au_status st = AU_OK;
-    *claimed = false;
+    *found = false;
     au_buf_init(&names, MODELS_BYTES);
     AU_TRY(list_models(&names, models, n_models, err));
     AU_TRY(choose(db, &best, au_buf_cstr(&names), open_model, err));
-    if (!best.found)
-        goto done;
+    *out = best.job;
+    *found = best.found;
+done:
+    au_buf_deinit(&names);
+    return st;
+}
+
+au_status au_job_take(au_db *db, const char *worker_id, const au_job_candidate *job,
+                      const au_limits *limits, au_lease *lease, bool *claimed, au_err *err)
+{
     *lease = (au_lease){.token = 0};
-    snprintf(lease->job_id, sizeof lease->job_id, "%s", best.id);
+    snprintf(lease->job_id, sizeof lease->job_id, "%s", job->id);
     snprintf(lease->owner, sizeof lease->owner, "%s", worker_id);
-    AU_TRY(au_job_change_state(db,
-                               &(au_job_change){.job_id = best.id,
+    return au_job_change_state(db,
+                               &(au_job_change){.job_id = job->id,
                                                 .from = AU_JOB_QUEUED,
                                                 .to = AU_JOB_PROCESSING,
-                                                .token = best.token,
+                                                .token = job->token,
                                                 .claim = true,
                                                 .owner = worker_id,
                                                 .lease_ms = limits->lease_ms,
                                                 .deaths = -1},
-                               claimed, &lease->token, err));
+                               claimed, &lease->token, err);
+}
+
+au_status au_job_claim(au_db *db, const char *worker_id, const char *const *models, size_t n_models,
+                       const char *open_model, const au_limits *limits, au_lease *lease,
+                       bool *claimed, au_err *err)
+{
+    au_job_candidate best;
+    au_status st = AU_OK;
+    bool found;
+    *claimed = false;
+    AU_TRY(au_job_next(db, models, n_models, open_model, &best, &found, err));
+    if (found)
+        AU_TRY(au_job_take(db, worker_id, &best, limits, lease, claimed, err));
 done:
-    au_buf_deinit(&names);
     return st;
 }
 

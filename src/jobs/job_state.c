@@ -102,7 +102,8 @@ done:
 static const char change_sql[] =
     "UPDATE jobs SET state = ?2, revision = revision + 1, event_seq = event_seq + ?14, "
     " attempt = attempt + ?4, interruptions = interruptions + ?5, "
-    " deaths = CASE WHEN ?6 < 0 THEN deaths ELSE ?6 END, lease_token = lease_token + ?7, "
+    " deaths = CASE WHEN ?6 < 0 THEN deaths ELSE ?6 END, alone = alone OR ?15, lease_token = "
+    "lease_token + ?7, "
     " lease_owner = CASE ?2 WHEN 'processing' THEN ?8 WHEN 'cancelling' THEN lease_owner END, "
     " lease_until = CASE ?2 WHEN 'processing' THEN au_clock_ms() + ?9 "
     "                       WHEN 'cancelling' THEN lease_until ELSE 0 END, "
@@ -132,12 +133,12 @@ au_status au_job_change_state(au_db *db, const au_job_change *c, bool *changed, 
     au_rows *rows = NULL;
     au_status st = AU_OK;
     *changed = false;
-    AU_TRY(au_db_query(&rows, db, err, change_sql, "tttiiiitiittii", c->job_id,
+    AU_TRY(au_db_query(&rows, db, err, change_sql, "tttiiiitiittiii", c->job_id,
                        au_job_state_name(c->to), au_job_state_name(c->from),
                        (int64_t)c->attempt_delta + c->claim, (int64_t)c->interruptions_delta,
                        (int64_t)c->deaths, (int64_t)c->claim, c->owner, c->lease_ms, c->backoff_ms,
                        c->error, c->attempts, c->token,
-                       (int64_t)(au_job_state_is_final(c->to) ? 2 : 1)));
+                       (int64_t)(au_job_state_is_final(c->to) ? 2 : 1), (int64_t)c->alone));
     bool has_row;
     AU_TRY(au_rows_next(rows, &has_row, err));
     if (!has_row)

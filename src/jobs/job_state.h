@@ -15,6 +15,7 @@ typedef struct au_job_change {
     int64_t lease_ms;
     int attempt_delta, interruptions_delta;
     int deaths;           /* new value; -1: as it is */
+    bool alone;           /* from now on it runs without other jobs beside it */
     int64_t backoff_ms;   /* to queued: not before so long from now */
     const char *error;    /* JSON; of a failed job */
     const char *attempts; /* JSON; NULL: as it is */

@@ -72,6 +72,8 @@ au_status au_job_lose(au_db *db, const char *job_id, int64_t token, au_loss loss
     change.to = again ? AU_JOB_QUEUED : AU_JOB_FAILED;
     change.error = error;
     change.attempts = attempts;
+    /* Which of the jobs that a worker held ended it is not known: each shows it alone. */
+    change.alone = loss != AU_LOSS_INTERRUPTED;
     AU_TRY(au_job_change_state(db, &change, changed, NULL, err));
 done:
     free(error);
@@ -116,16 +118,24 @@ au_status au_jobs_worker_gone(au_db *db, const char *worker_id, au_loss loss, co
     size_t found;
     au_status st = AU_OK;
     *n = 0;
-    /* A worker holds one job; more than a page cannot be. */
-    AU_TRY(read_page(db, page, &found,
-                     "SELECT id, lease_token FROM jobs WHERE lease_owner = ?1 AND "
-                     "state IN ('processing', 'cancelling') LIMIT 32",
-                     "t", worker_id, err));
-    for (size_t i = 0; i < found; i++) {
-        bool changed;
-        AU_TRY(au_job_lose(db, page[i].id, page[i].token, loss, reason, limits, &changed, err));
-        *n += changed;
-    }
+    /* Those that leave the state go first; a cancelling job stays and would be read again. */
+    do {
+        AU_TRY(read_page(db, page, &found,
+                         "SELECT id, lease_token FROM jobs WHERE lease_owner = ?1 AND "
+                         "state = 'processing' LIMIT 32",
+                         "t", worker_id, err));
+        for (size_t i = 0; i < found; i++) {
+            bool changed;
+            AU_TRY(au_job_lose(db, page[i].id, page[i].token, loss, reason, limits, &changed, err));
+            *n += changed;
+        }
+    } while (found == PAGE);
+    int64_t ended;
+    AU_TRY(au_db_exec(db, &ended, err,
+                      "UPDATE jobs SET lease_until = 0 WHERE lease_owner = ?1 AND "
+                      "state = 'cancelling'",
+                      "t", worker_id));
+    *n += (int)ended;
     AU_TRY(au_db_exec(db, NULL, err,
                       "UPDATE workers SET seen_at = au_now_ms(), state = 'gone', "
                       "detail = CASE state WHEN 'failed' THEN detail ELSE ?2 END WHERE id = ?1",

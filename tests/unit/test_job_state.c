@@ -324,6 +324,57 @@ static void test_lease_and_poison(void **state)
     check_events(f, id);
 }
 
+/* A worker that dies with many jobs in it: each runs alone the next time, so that only the culprit
+ * is poisoned. A stall marks a job the same way, the end of the server does not. */
+static void test_jobs_of_a_dead_worker_run_alone(void **state)
+{
+    fixture *f = *state;
+    enum { JOBS = 70 };
+    static const char *const models[] = {"m"};
+    char id[JOBS][AU_UUID_TEXT];
+    au_job_new job = plain_job();
+    au_job_candidate next;
+    au_lease lease;
+    au_cancel_result result;
+    au_job_state now;
+    bool found, changed;
+    int n;
+    for (int i = 0; i < JOBS; i++)
+        submit(f, &job, id[i]);
+    for (int i = 0; i < JOBS; i++)
+        assert_true(claim_as(f, W1, &lease));
+    TX(au_job_cancel(f->db, id[0], &result, &now, &f->err));
+    TX(au_jobs_worker_gone(f->db, W1, AU_LOSS_INTERRUPTED, "ended", &f->limits, &n, &f->err));
+    assert_int_equal(n, JOBS);
+    assert_int_equal(look(f, id[0])->state, AU_JOB_CANCELLING);
+    assert_int_equal(count(f, "SELECT SUM(alone) FROM jobs"), 0);
+    OK(au_job_next(f->db, models, 1, NULL, &next, &found, &f->err));
+    assert_true(found && !next.alone);
+    assert_string_equal(next.id, id[1]);
+    for (int i = 1; i < JOBS; i++)
+        assert_true(claim_as(f, W2, &lease));
+    TX(au_jobs_worker_gone(f->db, W2, AU_LOSS_DEATH, "killed", &f->limits, &n, &f->err));
+    assert_int_equal(n, JOBS - 1);
+    assert_int_equal(count(f, "SELECT SUM(alone) FROM jobs WHERE state = 'queued'"), JOBS - 1);
+    OK(au_job_next(f->db, models, 1, NULL, &next, &found, &f->err));
+    assert_true(found && next.alone);
+    /* Taken once only. */
+    TX(au_job_take(f->db, W1, &next, &f->limits, &lease, &changed, &f->err));
+    assert_true(changed);
+    TX(au_job_take(f->db, W2, &next, &f->limits, &lease, &changed, &f->err));
+    assert_false(changed);
+    submit(f, &job, id[0]);
+    OK(au_db_exec(f->db, NULL, &f->err,
+                  "UPDATE jobs SET run_after = au_clock_ms() + 100000 "
+                  "WHERE alone",
+                  ""));
+    assert_true(claim_as(f, W1, &lease));
+    assert_string_equal(lease.job_id, id[0]);
+    TX(au_job_lose(f->db, id[0], lease.token, AU_LOSS_STALL, "x", &f->limits, &changed, &f->err));
+    OK(au_job_next(f->db, models, 1, NULL, &next, &found, &f->err));
+    assert_true(found && next.alone);
+}
+
 /* An error report between two deaths: not in a row. */
 static void test_deaths_not_in_a_row(void **state)
 {
@@ -554,6 +605,7 @@ int main(void)
         T(test_errors),
         T(test_cancel),
         T(test_lease_and_poison),
+        T(test_jobs_of_a_dead_worker_run_alone),
         T(test_deaths_not_in_a_row),
         T(test_old_token),
         T(test_hand_back),

@@ -65,6 +65,9 @@ INSERT INTO events_2 (id, subject, seq, event, data, created_at) SELECT id, job_
 DROP TABLE events;
 ALTER TABLE events_2 RENAME TO events;
 
+-- An attempt ended its worker, or stalled it: the next runs without other jobs beside it, so that only the culprit is found guilty.
+ALTER TABLE jobs ADD COLUMN alone INTEGER NOT NULL DEFAULT 0;
+
 ALTER TABLE samples ADD COLUMN rating INTEGER; -- 1 to 5, NULL: none
 ALTER TABLE samples ADD COLUMN starred INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX samples_by_model ON samples (model_name, id);
