@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* What every resource needs: the server's parts, writing, and the replies for what can go wrong
- * anywhere. No state of its own. */
+/* What every resource needs: the server's parts, and the replies for what can go wrong anywhere. No
+ * state of its own. */
 #include "api/api.h"
-
-#include <string.h>
 
 au_api *au_api_of(const au_http_request *rq)
 {
@@ -46,47 +44,4 @@ au_http_result au_api_not_found(au_http_request *rq, const char *what, const cha
 au_http_result au_api_gone(au_http_request *rq, const char *what, const char *id)
 {
     return au_http_problem(rq, AU_PROBLEM_GONE, "the %s %s was deleted", what, id);
-}
-
-typedef struct write_op {
-    au_api_outcome outcome; /* first: au_http_data points here */
-    au_http_request *rq;
-    au_write_fn fn;
-    au_http_handler then;
-} write_op;
-
-static au_status run_write(au_db *db, void *arg, au_err *err)
-{
-    write_op *op = arg;
-    return op->fn(db, op->outcome.arg, err);
-}
-
-static void write_done(void *arg, au_status status, const au_err *err)
-{
-    write_op *op = arg;
-    op->outcome.status = status;
-    if (status != AU_OK)
-        op->outcome.err = *err;
-    au_http_resume(op->rq, op->then);
-}
-
-au_http_result au_api_write(au_http_request *rq, au_write_fn fn, void *arg, au_http_handler then)
-{
-    au_err err;
-    write_op *op = au_arena_alloc(au_http_arena(rq), sizeof *op);
-    if (!op)
-        return au_api_busy(rq, 1, "out of memory");
-    op->outcome.arg = arg;
-    op->rq = rq;
-    op->fn = fn;
-    op->then = then;
-    au_http_set_data(rq, op);
-    if (au_writer_submit(au_api_of(rq)->writer, run_write, op, write_done, &err) != AU_OK)
-        return au_api_busy(rq, 1, "too many changes wait to be written");
-    return AU_HTTP_PENDING;
-}
-
-const au_api_outcome *au_api_outcome_of(const au_http_request *rq)
-{
-    return au_http_data(rq);
 }

@@ -63,6 +63,39 @@ typedef struct au_api_outcome {
 } au_api_outcome;
 const au_api_outcome *au_api_outcome_of(const au_http_request *rq);
 
+/* ---- Making things ----
+ *
+ * Every POST that makes something takes an Idempotency-Key. Its route has AU_ROUTE_CREATES and it
+ * writes through au_api_create instead of au_api_write; that is all. A repeated request is then
+ * answered with the status and Location of the first and the body that a GET of the Location has
+ * now; the same key with another request is a 422; the key of a request that was refused (fn did
+ * not return AU_OK) is free again. */
+typedef struct au_api_creation {
+    int status;         /* of the reply to the first request: 201, 202 */
+    const char *prefix; /* the Location is prefix + id */
+    const char *id;     /* where fn writes the new id; "" afterwards: nothing was made after all */
+    /* A body that is not JSON: a text that is equal for equal requests (hashes of the parts); NULL:
+     * JSON. Such a handler asks au_api_repeated itself once it knows the text. */
+    const char *content;
+    /* Called before the reply when a parallel request with the same key was first and fn was not
+     * called: undoes what the handler prepared (staged files). Its result is ignored, it sets no
+     * reply. NULL: nothing. */
+    au_http_handler cleanup;
+} au_api_creation;
+/* `made` is copied; what it points to lives as long as the request. Example:
+ *     return au_api_create(rq, write_prompt, p, prompt_written,
+ *                          &(au_api_creation){.status = 201,
+ *                                             .prefix = "/v1/prompts/",
+ *                                             .id = p->id}); */
+au_http_result au_api_create(au_http_request *rq, au_write_fn fn, void *arg, au_http_handler then,
+                             const au_api_creation *made);
+/* Whether the request has been answered because its key was used; for handlers of bodies that are
+ * not JSON, as soon as they know `content`: "if (au_api_repeated(rq, hash, &result)) return
+ * result;" */
+bool au_api_repeated(au_http_request *rq, const char *content, au_http_result *result);
+/* The server's hook that does this for JSON bodies. */
+bool au_api_before(au_http_request *rq, au_http_result *result);
+
 /* The parameter {id}; NULL when it is not a UUID at all, so that nothing has that id. */
 const char *au_api_id(const au_http_request *rq);
 

@@ -151,7 +151,9 @@ au_http_result au_post_comparison(au_http_request *rq)
     if (!au_check_ok(&c))
         return au_check_reply(&c, rq);
     au_check_deinit(&c);
-    return au_api_write(rq, write_comparison, n, comparison_written);
+    return au_api_create(
+        rq, write_comparison, n, comparison_written,
+        &(au_api_creation){.status = 201, .prefix = "/v1/comparisons/", .id = n->id});
 }
 
 au_http_result au_list_comparisons(au_http_request *rq)

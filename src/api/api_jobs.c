@@ -58,6 +58,15 @@ static au_http_result reply_job(au_http_request *rq, int status, const au_job *j
     return au_http_reply_json(rq, status, au_job_json(job));
 }
 
+/* A submission that waited and saw the end is a 201. */
+static int post_status(au_http_request *rq, const au_job *job)
+{
+    const char *prefer = au_http_header(rq, "prefer");
+    bool waited = prefer && au_prefer_wait_s(prefer) >= 0;
+    return waited && au_job_state_is_final(job->state) ? 201 : 202;
+}
+
+/* Also answers a submission that was repeated with its Idempotency-Key. */
 au_http_result au_get_job(au_http_request *rq)
 {
     au_job *job;
@@ -71,7 +80,11 @@ au_http_result au_get_job(au_http_request *rq)
     au_arena_init(&arena, JOB_ARENA_BYTES);
     if (load_job(rq, &arena, id, &job)) {
         int64_t again_ms = poll_again_ms(rq, job);
-        result = again_ms ? au_http_again(rq, au_get_job, again_ms) : reply_job(rq, 200, job);
+        if (again_ms)
+            result = au_http_again(rq, au_get_job, again_ms);
+        else
+            result = reply_job(
+                rq, strcmp(au_http_method(rq), "POST") == 0 ? post_status(rq, job) : 200, job);
     }
     au_arena_deinit(&arena);
     return result;
@@ -186,9 +199,7 @@ static au_http_result job_written(au_http_request *rq)
             result = au_http_again(rq, job_written, again_ms);
         } else {
             au_http_set_header(rq, "Location", "/v1/jobs/%s", job->id);
-            result = reply_job(
-                rq, au_http_header(rq, "prefer") && au_job_state_is_final(job->state) ? 201 : 202,
-                job);
+            result = reply_job(rq, post_status(rq, job), job);
         }
     }
     au_arena_deinit(&arena);
@@ -230,7 +241,9 @@ au_http_result au_post_job(au_http_request *rq)
         return au_http_problem(rq, AU_PROBLEM_NO_SPACE,
                                "less than %" PRIu64 " bytes are free, so no job is accepted",
                                api->limits.min_free_disk);
-    return au_api_write(rq, write_job, plan, job_written);
+    return au_api_create(
+        rq, write_job, plan, job_written,
+        &(au_api_creation){.status = 202, .prefix = "/v1/jobs/", .id = plan->result.job_id});
 }
 
 /* ---- Cancelling ---- */

@@ -96,7 +96,8 @@ au_http_result au_post_prompt(au_http_request *rq)
     if (!au_check_ok(&c))
         return au_check_reply(&c, rq);
     au_check_deinit(&c);
-    return au_api_write(rq, write_prompt, p, prompt_written);
+    return au_api_create(rq, write_prompt, p, prompt_written,
+                         &(au_api_creation){.status = 201, .prefix = "/v1/prompts/", .id = p->id});
 }
 
 au_http_result au_list_prompts(au_http_request *rq)

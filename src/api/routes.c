@@ -2,15 +2,17 @@
 /* The routes of the server, all of them. */
 #include "api/api.h"
 
+enum { MAKES = AU_ROUTE_JSON | AU_ROUTE_WRITE | AU_ROUTE_CREATES };
+
 const au_http_route au_api_routes[] = {
     {"GET", "/", au_get_index, AU_ROUTE_PUBLIC},
     {"GET", "/healthz", au_get_health, AU_ROUTE_ALWAYS | AU_ROUTE_PUBLIC},
     {"GET", "/readyz", au_get_ready, AU_ROUTE_ALWAYS | AU_ROUTE_PUBLIC},
-    {"POST", "/v1/prompts", au_post_prompt, AU_ROUTE_JSON | AU_ROUTE_WRITE},
+    {"POST", "/v1/prompts", au_post_prompt, MAKES},
     {"GET", "/v1/prompts", au_list_prompts, 0},
     {"GET", "/v1/prompts/{id}", au_get_prompt, 0},
     {"DELETE", "/v1/prompts/{id}", au_delete_prompt, AU_ROUTE_WRITE},
-    {"POST", "/v1/jobs", au_post_job, AU_ROUTE_JSON | AU_ROUTE_WRITE},
+    {"POST", "/v1/jobs", au_post_job, MAKES},
     {"GET", "/v1/jobs", au_list_jobs, 0},
     {"GET", "/v1/jobs/{id}", au_get_job, 0},
     {"POST", "/v1/jobs/{id}/cancel", au_cancel_job, AU_ROUTE_JSON | AU_ROUTE_WRITE},
@@ -22,7 +24,7 @@ const au_http_route au_api_routes[] = {
     {"GET", "/v1/adapters/{id}", au_get_adapter, 0},
     {"GET", "/v1/models", au_list_models, 0},
     {"GET", "/v1/models/{name}", au_get_model, 0},
-    {"POST", "/v1/comparisons", au_post_comparison, AU_ROUTE_JSON | AU_ROUTE_WRITE},
+    {"POST", "/v1/comparisons", au_post_comparison, MAKES},
     {"GET", "/v1/comparisons", au_list_comparisons, 0},
     {"GET", "/v1/comparisons/{id}", au_get_comparison, 0},
     {NULL, NULL, NULL, 0},

@@ -228,6 +228,7 @@ static au_status start_http(serve *s, au_err *err)
                                    .idle_timeout_ms = IDLE_TIMEOUT_MS,
                                    .allow_remote = c->insecure_no_auth,
                                    .allowed_hosts = c->allowed_hosts,
+                                   .before = au_api_before,
                                    .thread_begin = begin_http_thread,
                                    .thread_end = end_http_thread};
     return au_http_server_start(&s->http, &config, err);

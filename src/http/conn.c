@@ -207,6 +207,15 @@ static step run_handler(au_http_conn *c, au_http_handler handler)
     return STEP_BLOCKED;
 }
 
+static au_http_result call_route(au_http_request *rq)
+{
+    const au_http_config *config = &rq->conn->loop->server->config;
+    au_http_result result;
+    if (config->before && config->before(rq, &result))
+        return result;
+    return rq->match.route->handler(rq);
+}
+
 static bool is_json_type(const char *type)
 {
     static const char json[] = "application/json";
@@ -356,7 +365,7 @@ static step begin_request(au_http_conn *c, size_t head_len)
         return begin_write(c);
     }
     if (!rq->head.chunked && rq->head.length == 0)
-        return run_handler(c, rq->match.route->handler);
+        return run_handler(c, call_route);
     c->state = CONN_BODY;
     c->body_left = rq->head.length;
     c->body_received = 0;
@@ -424,7 +433,7 @@ static step step_body(au_http_conn *c)
     if (scan == AU_SCAN_BAD)
         return refuse(c, AU_PROBLEM_BAD_REQUEST, "body is not in the chunked coding");
     if (scan == AU_SCAN_DONE)
-        return run_handler(c, rq->match.route->handler);
+        return run_handler(c, call_route);
     set_body_deadline(c);
     return receive(c);
 }

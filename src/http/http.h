@@ -48,7 +48,8 @@ enum {
     AU_ROUTE_PUBLIC = 4, /* no key */
     AU_ROUTE_WRITE = 8,
     AU_ROUTE_ADMIN = 16,
-    AU_ROUTE_LINK = 256, /* a signed link may stand for the key */
+    AU_ROUTE_CREATES = 32, /* makes something: the application looks for an Idempotency-Key */
+    AU_ROUTE_LINK = 256,   /* a signed link may stand for the key */
 };
 
 typedef struct au_http_route {
@@ -77,6 +78,9 @@ bool au_http_is_same_origin(const au_http_request *rq);
 const void *au_http_caller(const au_http_request *rq);
 void au_http_set_caller(au_http_request *rq, const void *caller);
 const char *au_http_id(const au_http_request *rq); /* X-Request-Id */
+const char *au_http_method(const au_http_request *rq);
+const char *au_http_path(const au_http_request *rq);       /* as sent, percent-encoded */
+const char *au_http_query_text(const au_http_request *rq); /* likewise; NULL: none */
 au_arena *au_http_arena(au_http_request *rq);
 void *au_http_user(const au_http_request *rq); /* of the server's configuration */
 void *au_http_thread_state(
@@ -105,7 +109,7 @@ void au_http_place_urls(const au_http_request *rq, json_t *json);
 void au_http_link_next(au_http_request *rq, const char *cursor);
 
 size_t au_http_body_len(const au_http_request *rq);
-/* The body as JSON, owned by the request. False: a 400 has been set as the reply. */
+/* The body as JSON, owned by the request and read once. False: a 400 has been set as the reply. */
 bool au_http_body_json(au_http_request *rq, json_t **out);
 
 /* ---- The reply: set exactly once. Functions return AU_HTTP_DONE, for a handler's return
@@ -126,6 +130,10 @@ bool au_http_if_match(au_http_request *rq, json_t *current);
 au_http_result au_http_reply_text(au_http_request *rq, int status, const char *type,
                                   const char *text, size_t len);
 au_http_result au_http_reply_empty(au_http_request *rq, int status);
+
+/* Answers as a GET of `path` would, but with `status` in place of 200; from a handler, in place of
+ * a reply. A path that no GET route takes: `status` without a body. */
+au_http_result au_http_serve_get(au_http_request *rq, const char *path, int status);
 
 typedef struct au_http_file {
     int fd; /* taken over, closed when sent */
@@ -174,6 +182,9 @@ typedef struct au_http_config {
     /* Called on the loop thread for every request whose route is known, before a body is read.
      * False: it has set a reply. NULL: everybody may do everything. */
     bool (*authorize)(au_http_request *rq);
+    /* Called when a request is complete, before its handler; NULL: none. True: the request is
+     * answered, *result is what a handler would have returned. */
+    bool (*before)(au_http_request *rq, au_http_result *result);
     /* Called on each loop thread when it begins and ends; NULL: none. */
     au_status (*thread_begin)(void *user, void **state, au_err *err);
     void (*thread_end)(void *user, void *state);

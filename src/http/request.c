@@ -62,6 +62,21 @@ bool au_http_is_safe(const au_http_request *rq)
     return au_http_is_head(rq) || (rq->head.method && strcmp(rq->head.method, "GET") == 0);
 }
 
+const char *au_http_method(const au_http_request *rq)
+{
+    return rq->head.method;
+}
+
+const char *au_http_path(const au_http_request *rq)
+{
+    return rq->head.path;
+}
+
+const char *au_http_query_text(const au_http_request *rq)
+{
+    return rq->head.query;
+}
+
 unsigned au_http_route_flags(const au_http_request *rq)
 {
     return rq->match.route->flags;
@@ -268,6 +283,9 @@ static void widen_integers(au_buf *out, const char *text, size_t len)
 bool au_http_body_json(au_http_request *rq, json_t **out)
 {
     au_err err;
+    *out = rq->json;
+    if (rq->json)
+        return true;
     if (rq->body.len == 0) {
         au_http_problem(rq, AU_PROBLEM_BAD_JSON, "the body is empty, a JSON object is expected");
         return false;
@@ -287,6 +305,19 @@ bool au_http_body_json(au_http_request *rq, json_t **out)
     }
     *out = rq->json;
     return true;
+}
+
+au_http_result au_http_serve_get(au_http_request *rq, const char *path, int status)
+{
+    au_http_match match;
+    if (au_http_route_find(&match, rq->conn->loop->server->config.routes, &rq->arena, "GET",
+                           path) != AU_PROBLEM_NONE)
+        return au_http_reply_empty(rq, status);
+    rq->match = match;
+    rq->head.query = NULL;
+    rq->n_query = 0;
+    rq->res.status_for_ok = status;
+    return match.route->handler(rq);
 }
 
 au_http_result au_http_again(au_http_request *rq, au_http_handler handler, int64_t delay_ms)

@@ -72,7 +72,7 @@ static au_http_result set_reply(au_http_request *rq, int status)
 {
     AU_ASSERT(!rq->res.set);
     rq->res.set = true;
-    rq->res.status = status;
+    rq->res.status = status == 200 && rq->res.status_for_ok ? rq->res.status_for_ok : status;
     return AU_HTTP_DONE;
 }
 

@@ -21,6 +21,7 @@
 #include "base/fs.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "jobs/idempotency.h"
 #include "jobs/job.h"
 
 enum {
@@ -30,6 +31,7 @@ enum {
     FULL_COST_FACTOR = 100, /* a full round may take a hundredth of the time */
     TMP_AGE_MS = 3600000,   /* no write takes an hour */
     FORGET_WORKER_MS = 86400000,
+    KEYS_AT_ONCE = 500,
 };
 
 struct au_janitor {
@@ -319,13 +321,23 @@ static au_status forget_workers(au_db *db, void *arg, au_err *err)
                       "i", (int64_t)FORGET_WORKER_MS);
 }
 
+/* A page at a time, so that requests come in between. */
+static au_status purge_keys(au_db *db, void *arg, au_err *err)
+{
+    return au_idempotency_purge(db, KEYS_AT_ONCE, arg, err);
+}
+
 static au_status sweep_all(const au_janitor_config *c, au_db *reader, au_err *err)
 {
     sweep s = {.c = c, .reader = reader};
+    int64_t purged;
     au_status st = AU_OK;
     AU_TRY(au_store_list(c->store, "", sweep_object, &s, err));
     AU_TRY(au_store_sweep_tmp(c->store, TMP_AGE_MS, err));
     AU_TRY(au_writer_run(c->writer, forget_workers, NULL, err));
+    do
+        AU_TRY(au_writer_run(c->writer, purge_keys, &purged, err));
+    while (purged == KEYS_AT_ONCE);
     if (s.n > 0)
         au_log(AU_LOG_INFO, "janitor", "objects without an owner removed n=%d", s.n);
 done:
