@@ -35,8 +35,8 @@ typedef struct response {
     bool set;
     int status;
     int status_for_ok; /* stands in place of 200; 0: 200 it is */
-    au_buf fields; /* "Name: value\r\n" of the handler */
-    au_buf body;   /* in memory; for multipart the lines between the parts */
+    au_buf fields;     /* "Name: value\r\n" of the handler */
+    au_buf body;       /* in memory; for multipart the lines between the parts */
     bool has_length;
     uint64_t length;
     int fd; /* -1: none */
