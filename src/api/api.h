@@ -11,6 +11,7 @@
 #include <jansson.h>
 #include <stdatomic.h>
 
+#include "api/auth.h"
 #include "api/serve.h"
 #include "db/writer.h"
 #include "http/http.h"
@@ -30,6 +31,7 @@ enum {
 typedef struct au_api {
     const au_serve_config *config;
     au_limits limits;
+    au_auth auth; /* constant after start, but for its atomics */
     au_writer *writer;
     au_store *store;
     au_registry *registry;
@@ -130,6 +132,8 @@ json_t *au_adapter_use_json(const char *id, const char *name, double strength,
 json_t *au_job_json(const au_job *job);
 json_t *au_sample_json(const au_sample *sample);
 json_t *au_prompt_json(const au_prompt *prompt);
+json_t *au_key_json(const au_key *key);
+json_t *au_scopes_json(unsigned scopes);
 /* Appends `item`, taken over; a NULL item makes the whole list NULL, so that a reply never lacks
  * one silently. */
 void au_list_add(json_t **list, json_t *item);
@@ -158,5 +162,13 @@ au_http_result au_get_model(au_http_request *rq);
 au_http_result au_post_comparison(au_http_request *rq);
 au_http_result au_list_comparisons(au_http_request *rq);
 au_http_result au_get_comparison(au_http_request *rq);
+au_http_result au_post_key(au_http_request *rq);
+au_http_result au_list_keys(au_http_request *rq);
+au_http_result au_get_key(au_http_request *rq);
+au_http_result au_delete_key(au_http_request *rq);
+au_http_result au_post_session(au_http_request *rq);
+au_http_result au_get_session(au_http_request *rq);
+au_http_result au_delete_session(au_http_request *rq);
+au_http_result au_post_link(au_http_request *rq);
 
 #endif

@@ -34,13 +34,6 @@ typedef struct write_op {
 
 /* ---- Keys ---- */
 
-/* Keys of different API keys have nothing to do with each other. */
-static const char *owner_of(const au_http_request *rq)
-{
-    (void)rq;
-    return "";
-}
-
 /* The key of the request, without its hash. False: a 400 has been set. *use NULL: none was sent. */
 static bool read_key(au_http_request *rq, key_use **use)
 {
@@ -60,7 +53,8 @@ static bool read_key(au_http_request *rq, key_use **use)
                         AU_IDEMPOTENCY_KEY_MAX);
         return false;
     }
-    u->owner = owner_of(rq);
+    u->owner = au_api_principal(rq)
+                   ->key_id; /* those of different API keys have nothing to do with each other */
     *use = u;
     return true;
 }

@@ -215,9 +215,32 @@ done:
     return st;
 }
 
+/* The secret is made by the first start, or by the first key that was made before. */
+static au_status load_secret(au_db *db, void *arg, au_err *err)
+{
+    serve *s = arg;
+    au_status st = au_keys_purge(db, au_time_ms() - s->config->deleted_retention_ms, err);
+    return st == AU_OK ? au_server_secret(s->api.auth.secret, db, err) : st;
+}
+
+static au_status start_auth(serve *s, int64_t *n_keys, au_err *err)
+{
+    au_status st = AU_OK;
+    s->api.auth.key_required = s->config->auth_required;
+    s->api.auth.open_remote = s->config->insecure_no_auth;
+    AU_TRY(au_writer_run(s->api.writer, load_secret, s, err));
+    AU_TRY(au_key_count(n_keys, s->reader, err));
+done:
+    return st;
+}
+
 static au_status start_http(serve *s, au_err *err)
 {
     const au_serve_config *c = s->config;
+    int64_t n_keys = 0;
+    au_status st = start_auth(s, &n_keys, err);
+    if (st != AU_OK)
+        return st;
     const au_http_config config = {.listen = c->listen,
                                    .routes = au_api_routes,
                                    .user = &s->api,
@@ -226,8 +249,10 @@ static au_status start_http(serve *s, au_err *err)
                                    .max_body_bytes = c->max_body_bytes,
                                    .header_timeout_ms = c->header_timeout_ms,
                                    .idle_timeout_ms = IDLE_TIMEOUT_MS,
-                                   .allow_remote = c->insecure_no_auth,
+                                   .allow_remote = c->insecure_no_auth || n_keys > 0,
                                    .allowed_hosts = c->allowed_hosts,
+                                   .base_path = c->base_path,
+                                   .authorize = au_api_authorize,
                                    .before = au_api_before,
                                    .thread_begin = begin_http_thread,
                                    .thread_end = end_http_thread};

@@ -34,8 +34,10 @@ typedef struct au_serve_config {
     size_t max_body_bytes;        /* of a JSON request; beyond: 413 */
     int max_connections;          /* beyond: 503 */
     int http_threads;             /* 1 ... 64 */
+    bool auth_required;           /* a key also for clients on this host */
     bool insecure_no_auth;        /* listen on other than loopback addresses without keys */
-    const char *log_level;        /* of the workers; NULL: their default */
+    const char *base_path;     /* "/aulos", what a proxy puts before paths; NULL or "": nothing */
+    const char *log_level;     /* of the workers; NULL: their default */
     const char *allowed_hosts; /* comma-separated host names accepted in Host and Origin, or NULL */
 } au_serve_config;
 

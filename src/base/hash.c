@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT */
-/* SHA-256 and random bytes. libsodium's hash needs no initialisation; random bytes come from the
- * kernel directly. Safe from any thread. */
+/* SHA-256, keyed BLAKE2b and random bytes. libsodium's hashes need no initialisation; random bytes
+ * come from the kernel directly. Safe from any thread. */
 #include "base/hash.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sodium/crypto_generichash.h>
+#include <sodium/utils.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/random.h>
 #include <unistd.h>
 
@@ -73,6 +76,24 @@ done:
     free(block);
     close(fd);
     return st;
+}
+
+void au_keyed_hash_hex(char out[AU_KEYED_HASH_TEXT], const unsigned char secret[AU_SECRET_BYTES],
+                       const char *purpose, const char *text)
+{
+    unsigned char digest[crypto_generichash_BYTES];
+    crypto_generichash_state h;
+    crypto_generichash_init(&h, secret, AU_SECRET_BYTES, sizeof digest);
+    crypto_generichash_update(&h, (const unsigned char *)purpose, strlen(purpose) + 1);
+    crypto_generichash_update(&h, (const unsigned char *)text, strlen(text));
+    crypto_generichash_final(&h, digest, sizeof digest);
+    au_hex(out, digest, sizeof digest);
+}
+
+bool au_equal_secret(const char *a, const char *b)
+{
+    size_t n = strlen(a);
+    return n == strlen(b) && sodium_memcmp(a, b, n) == 0;
 }
 
 void au_random_bytes(void *out, size_t len)

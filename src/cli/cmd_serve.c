@@ -38,6 +38,22 @@ static au_status check_listen(const char *listen, au_err *err)
     return AU_OK;
 }
 
+/* Segments of plain characters, so that it stands in a URL, a header and a cookie as it is. */
+static au_status check_base_path(const char *path, au_err *err)
+{
+    static const char plain[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~";
+    if (!path || !*path)
+        return AU_OK;
+    const char *p = path;
+    while (*p == '/' && p[1] != '.' && strspn(p + 1, plain) > 0)
+        p += 1 + strspn(p + 1, plain);
+    if (*p || strlen(path) > 200 || strcmp(path, "/v1") == 0 || au_str_starts(path, "/v1/"))
+        return au_fail(err, AU_INVALID,
+                       "option --base-path is \"%s\", expected /NAME or /NAME/NAME, not /v1", path);
+    return AU_OK;
+}
+
 static int finish(au_status st, const au_err *err)
 {
     if (st == AU_OK)
@@ -54,6 +70,7 @@ int au_command_serve(const au_options *o)
     au_status st = AU_OK;
     AU_TRY(check_common(o, err));
     AU_TRY(check_listen(au_options_text(o, AU_OPT_LISTEN), err));
+    AU_TRY(check_base_path(au_options_text(o, AU_OPT_BASE_PATH), err));
     AU_TRY(au_model_path_all(o, &models, &n_models, err));
     au_serve_config_init(&c);
     c.data_dir = au_options_text(o, AU_OPT_DATA);
@@ -79,6 +96,8 @@ int au_command_serve(const au_options *o)
     c.max_body_bytes = (size_t)au_options_int(o, AU_OPT_MAX_BODY);
     c.max_connections = (int)au_options_int(o, AU_OPT_MAX_CONNECTIONS);
     c.http_threads = (int)au_options_int(o, AU_OPT_HTTP_THREADS);
+    c.auth_required = strcmp(au_options_text(o, AU_OPT_AUTH), "required") == 0;
+    c.base_path = au_options_text(o, AU_OPT_BASE_PATH);
     c.insecure_no_auth = au_options_flag(o, AU_OPT_INSECURE_NO_AUTH);
     c.log_level = au_options_text(o, AU_OPT_LOG_LEVEL);
     c.allowed_hosts = au_options_text(o, AU_OPT_ALLOWED_HOSTS);
