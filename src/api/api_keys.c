@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* /v1/keys: make, list, read, revoke; for administrators. The secret is in the reply that makes a
- * key and nowhere else. */
+ * key and nowhere else: a request repeated with its Idempotency-Key gets the key without it. */
 #include <string.h>
 
 #include "api/api.h"
@@ -127,7 +127,8 @@ au_http_result au_post_key(au_http_request *rq)
     if (!au_check_ok(&c))
         return au_check_reply(&c, rq);
     au_check_deinit(&c);
-    return au_api_write(rq, write_key, k, key_written);
+    return au_api_create(rq, write_key, k, key_written,
+                         &(au_api_creation){.status = 201, .prefix = "/v1/keys/", .id = k->id});
 }
 
 au_http_result au_list_keys(au_http_request *rq)

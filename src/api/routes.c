@@ -28,7 +28,7 @@ const au_http_route au_api_routes[] = {
     {"POST", "/v1/comparisons", au_post_comparison, MAKES},
     {"GET", "/v1/comparisons", au_list_comparisons, 0},
     {"GET", "/v1/comparisons/{id}", au_get_comparison, 0},
-    {"POST", "/v1/keys", au_post_key, AU_ROUTE_JSON | AU_ROUTE_ADMIN},
+    {"POST", "/v1/keys", au_post_key, AU_ROUTE_JSON | AU_ROUTE_CREATES | AU_ROUTE_ADMIN},
     {"GET", "/v1/keys", au_list_keys, AU_ROUTE_ADMIN},
     {"GET", "/v1/keys/{id}", au_get_key, AU_ROUTE_ADMIN},
     {"DELETE", "/v1/keys/{id}", au_delete_key, AU_ROUTE_ADMIN},
