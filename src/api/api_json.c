@@ -131,8 +131,9 @@ json_t *au_sample_json(const au_sample *s)
     json_t *marking = json_pack("{s:s}", "digital_source_type", "trainedAlgorithmicMedia");
     json_t *prompt = json_pack("{s:s, s:s?, s:s*}", "id", s->prompt_id, "text", s->prompt_text,
                                "negative_text", s->negative_text);
-    json_t *urls = json_pack("{s:o, s:o, s:o}", "self", json_sprintf("/v1/samples/%s", s->id),
-                             "audio", json_sprintf("/v1/samples/%s/audio", s->id), "job",
+    json_t *urls = json_pack("{s:o, s:o, s:o, s:o}", "self", json_sprintf("/v1/samples/%s", s->id),
+                             "audio", json_sprintf("/v1/samples/%s/audio", s->id), "peaks",
+                             json_sprintf("/v1/samples/%s/peaks", s->id), "job",
                              json_sprintf("/v1/jobs/%s", s->job_id));
     json_t *adapter =
         au_adapter_use_json(s->adapter_id, s->adapter_name, s->strength, s->adapter_sha256);
@@ -142,12 +143,13 @@ json_t *au_sample_json(const au_sample *s)
                   model_ref(s->model_name, s->model_fingerprint), "adapter", adapter, "seed",
                   (json_int_t)s->seed, "params", au_text_json(s->params));
     json_t *sound = json_pack(
-        "{s:s, s:i, s:i, s:I, s:f, s:I, s:s, s:s, s:o, s:o, s:o, s:s, s:o, s:o, s:o}", "format",
-        s->format, "sample_rate", s->sample_rate, "channels", s->channels, "frames",
+        "{s:s, s:i, s:i, s:I, s:f, s:I, s:s, s:s, s:o, s:o, s:o, s:s, s:o, s:o, s:o, s:o}",
+        "format", s->format, "sample_rate", s->sample_rate, "channels", s->channels, "frames",
         (json_int_t)s->frames, "duration_s", s->duration_s, "bytes", (json_int_t)s->bytes, "sha256",
         s->sha256, "storage_path", s->store_key, "loudness_lufs", measure(s->loudness_lufs),
         "true_peak_dbtp", measure(s->true_peak_dbtp), "marking", marking, "title", s->title, "tags",
-        au_text_json(s->tags), "created_at", au_time_json(s->created_at), "urls", urls);
+        au_text_json(s->tags), "mini", au_text_json(s->mini), "created_at",
+        au_time_json(s->created_at), "urls", urls);
     if (!what || !sound || json_object_update(what, sound) != 0) {
         json_decref(what);
         what = NULL;

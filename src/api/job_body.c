@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "api/job_params.h"
+#include "audio/audio.h"
 #include "base/hash.h"
 #include "jobs/params_json.h"
 
@@ -248,15 +249,21 @@ static void parse_rest(parser *p)
     int64_t priority = 0;
     double deadline_s = 0;
     const char *format = "wav";
+    au_format known;
     au_check_text(p->c, p->body, "", "label", AU_LABEL_MAX_CHARS, &p->plan->job.label);
     au_check_int(p->c, p->body, "", "priority", -100, 100, &priority);
     if (au_check_real(p->c, p->body, "", "deadline_s", 0, DEADLINE_MAX_S, true, &deadline_s))
         p->plan->job.deadline_ms = (int64_t)(deadline_s * 1000) + 1;
     if (au_check_text(p->c, p->body, "", "format", AU_LABEL_MAX_CHARS, &format) &&
-        strcmp(format, "wav") != 0)
-        au_check_add(p->c, "/format", "unknown_value", json_pack("{s:[s]}", "known", "wav"));
+        !au_format_parse(format, &known)) {
+        json_t *names = json_array();
+        for (int f = 0; f < AU_FORMAT_COUNT; f++)
+            au_list_add(&names, json_string(au_format_name((au_format)f)));
+        au_check_add(p->c, "/format", "unknown_value", json_pack("{s:o}", "known", names));
+        format = "wav";
+    }
     p->plan->job.priority = (int)priority;
-    p->plan->job.format = "wav";
+    p->plan->job.format = format;
 }
 
 static au_status parse_params(parser *p)

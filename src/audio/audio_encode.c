@@ -2,9 +2,11 @@
 /* A clip to the bytes of a file, through libsndfile into memory.
  *
  * Quantising is ours, because libsndfile's float path truncates: x · 2^(bits-1), rounded to nearest
- * with ties to even, clamped. The bytes are the same every time: no PEAK chunk (it holds the time),
- * no software string (libsndfile appends its version), no serial numbers. A WAV's sizes have 32
- * bits; more is refused before anything is written. */
+ * with ties to even, clamped. MP3 and Opus are made from the 16-bit samples, too, so that they are
+ * the same whether made at once or from a stored WAV; where the codec lacks the clip's rate it gets
+ * the next higher one that it has. The bytes are the same every time: no PEAK chunk (it holds the
+ * time), no software string (libsndfile appends its version), serial numbers from the content. A
+ * WAV's sizes have 32 bits; more is refused before anything is written. */
 #include <math.h>
 #include <sndfile.h>
 #include <stdlib.h>
@@ -14,84 +16,38 @@
 #include "base/hash.h"
 #include "base/mem.h"
 
-enum { BLOCK_FRAMES = 4096, MAX_CHANNELS = 2, MIN_RATE = 1, MAX_RATE = 384000 };
+enum {
+    BLOCK_FRAMES = 4096,
+    MAX_CHANNELS = AU_MAX_CHANNELS,
+    MIN_RATE = 1,
+    MAX_RATE = AU_MAX_RATE,
+    MIN_LOSSY_RATE = 1000, /* below it is no audio, and resampling would blow it up */
+};
 
 /* Sample data of at most this many bytes, so that header and tags fit below 2^32. */
 #define DATA_LIMIT (UINT32_MAX - (4u << 20))
 
 typedef struct layout {
-    int format; /* libsndfile's */
-    int bits;   /* 0: float */
-    int bytes;  /* of a sample as little-endian PCM */
+    int format;         /* libsndfile's */
+    int bits;           /* 0: float */
+    int bytes;          /* of a sample as little-endian PCM */
+    const int *rates;   /* that the codec has, rising, ends with 0; NULL: any */
+    double compression; /* libsndfile's level, where the codec is lossy */
 } layout;
 
+static const int mp3_rates[] = {8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 0};
+static const int opus_rates[] = {48000, 0};
+
 static const layout layouts[AU_FORMAT_COUNT] = {
-    [AU_FORMAT_WAV] = {SF_FORMAT_WAV | SF_FORMAT_PCM_16, 16, 2},
-    [AU_FORMAT_WAV24] = {SF_FORMAT_WAV | SF_FORMAT_PCM_24, 24, 3},
-    [AU_FORMAT_WAVF] = {SF_FORMAT_WAV | SF_FORMAT_FLOAT, 0, 4},
-    [AU_FORMAT_FLAC] = {SF_FORMAT_FLAC | SF_FORMAT_PCM_16, 16, 2},
+    [AU_FORMAT_WAV] = {SF_FORMAT_WAV | SF_FORMAT_PCM_16, 16, 2, NULL, 0},
+    [AU_FORMAT_WAV24] = {SF_FORMAT_WAV | SF_FORMAT_PCM_24, 24, 3, NULL, 0},
+    [AU_FORMAT_WAVF] = {SF_FORMAT_WAV | SF_FORMAT_FLOAT, 0, 4, NULL, 0},
+    [AU_FORMAT_FLAC] = {SF_FORMAT_FLAC | SF_FORMAT_PCM_16, 16, 2, NULL, 0},
+    /* LAME's -V 2, held to be transparent; libsndfile's level is a tenth of it. */
+    [AU_FORMAT_MP3] = {SF_FORMAT_MPEG | SF_FORMAT_MPEG_LAYER_III, 16, 2, mp3_rates, 0.2},
+    /* libsndfile spreads 256 ... 6 kbit/s a channel over 0 ... 1: 96 kbit/s. */
+    [AU_FORMAT_OPUS] = {SF_FORMAT_OGG | SF_FORMAT_OPUS, 16, 2, opus_rates, 0.64},
 };
-
-/* A file in memory for SF_VIRTUAL_IO. A failed allocation is sticky. */
-typedef struct mem_file {
-    unsigned char *data; /* owned */
-    size_t len, cap, pos;
-    bool failed;
-} mem_file;
-
-static sf_count_t file_length(void *user)
-{
-    const mem_file *f = user;
-    return (sf_count_t)f->len;
-}
-
-static sf_count_t file_tell(void *user)
-{
-    const mem_file *f = user;
-    return (sf_count_t)f->pos;
-}
-
-static sf_count_t file_seek(sf_count_t offset, int whence, void *user)
-{
-    mem_file *f = user;
-    sf_count_t base = whence == SEEK_CUR   ? (sf_count_t)f->pos
-                      : whence == SEEK_END ? (sf_count_t)f->len
-                                           : 0;
-    if (offset < -base || base + offset > (sf_count_t)f->len)
-        return -1;
-    f->pos = (size_t)(base + offset);
-    return (sf_count_t)f->pos;
-}
-
-static sf_count_t file_read(void *out, sf_count_t count, void *user)
-{
-    mem_file *f = user;
-    size_t n = f->len - f->pos < (size_t)count ? f->len - f->pos : (size_t)count;
-    memcpy(out, f->data + f->pos, n);
-    f->pos += n;
-    return (sf_count_t)n;
-}
-
-static sf_count_t file_write(const void *data, sf_count_t count, void *user)
-{
-    mem_file *f = user;
-    size_t n = (size_t)count;
-    if (n > f->cap - f->pos) {
-        size_t cap = f->cap * 2 > f->pos + n ? f->cap * 2 : f->pos + n;
-        unsigned char *grown = f->failed ? NULL : realloc(f->data, cap);
-        if (!grown) {
-            f->failed = true;
-            return 0;
-        }
-        f->data = grown;
-        f->cap = cap;
-    }
-    memcpy(f->data + f->pos, data, n);
-    f->pos += n;
-    if (f->pos > f->len)
-        f->len = f->pos;
-    return count;
-}
 
 static au_status check_clip(const au_clip *clip, au_format format, au_err *err)
 {
@@ -101,6 +57,9 @@ static au_status check_clip(const au_clip *clip, au_format format, au_err *err)
     if (clip->sample_rate < MIN_RATE || clip->sample_rate > MAX_RATE)
         return au_fail(err, AU_INVALID, "sample rate is %d Hz, expected %d ... %d",
                        clip->sample_rate, MIN_RATE, MAX_RATE);
+    if (layouts[format].rates && clip->sample_rate < MIN_LOSSY_RATE)
+        return au_fail(err, AU_UNSUPPORTED, "sample rate is %d Hz, %s takes %d Hz and more",
+                       clip->sample_rate, au_format_name(format), MIN_LOSSY_RATE);
     if (!clip->n_frames)
         return au_fail(err, AU_INVALID, "clip has no frames, expected at least 1");
     if (clip->n_frames > DATA_LIMIT / frame_bytes)
@@ -153,8 +112,22 @@ static void to_pcm(block *b, const float *samples, const layout *l)
     }
 }
 
-static au_status write_frames(SNDFILE *file, const mem_file *mem, const au_clip *clip,
-                              const layout *l, au_clip_stats *stats, au_err *err)
+static au_status check_written(SNDFILE *file, const au_mem_file *mem, sf_count_t written,
+                               uint64_t frames, au_err *err)
+{
+    if (mem->failed)
+        return au_fail(err, AU_NOMEM, "no memory for an audio file of more than %zu bytes",
+                       mem->len);
+    if (written != (sf_count_t)frames)
+        return au_fail(err, AU_INTERNAL, "libsndfile cannot write: %s", sf_strerror(file));
+    return AU_OK;
+}
+
+/* Quantises and hashes block by block. Each block goes to `file`, or where that is NULL to `grid`
+ * [n_frames, channels]: the 16-bit values as floats. */
+static au_status write_frames(SNDFILE *file, float *grid, const au_mem_file *mem,
+                              const au_clip *clip, const layout *l, au_clip_stats *stats,
+                              au_err *err)
 {
     au_sha256 hash;
     au_status st = AU_OK;
@@ -169,12 +142,13 @@ static au_status write_frames(SNDFILE *file, const mem_file *mem, const au_clip 
             quantise(b, samples, l->bits, &stats->clipped);
         to_pcm(b, samples, l);
         au_sha256_update(&hash, b->pcm, b->n * (size_t)l->bytes);
+        for (size_t k = 0; grid && k < b->n; k++)
+            grid[i * (uint64_t)clip->channels + k] = (float)b->quantised[k] / 32768.0f;
+        if (grid)
+            continue;
         sf_count_t written = l->bits ? sf_writef_int(file, b->wide, (sf_count_t)frames)
                                      : sf_writef_float(file, samples, (sf_count_t)frames);
-        AU_FAIL_IF(mem->failed, AU_NOMEM, "no memory for an audio file of more than %zu bytes",
-                   mem->len);
-        AU_FAIL_IF(written != (sf_count_t)frames, AU_INTERNAL, "libsndfile cannot write: %s",
-                   sf_strerror(file));
+        AU_TRY(check_written(file, mem, written, frames, err));
     }
     au_sha256_final_hex(&hash, stats->pcm_sha256);
 done:
@@ -182,24 +156,75 @@ done:
     return st;
 }
 
-static au_status write_file(mem_file *mem, const au_clip *clip, const layout *l,
-                            const au_buf *title, const au_buf *comment, au_clip_stats *stats,
-                            au_err *err)
+/* What a lossy codec is given: the 16-bit samples, at a rate that it has. *frames is owned by the
+ * caller. */
+static au_status prepare_lossy(float **frames, au_clip *played, const au_clip *clip,
+                               const layout *l, au_clip_stats *stats, au_err *err)
 {
     au_status st = AU_OK;
-    SF_VIRTUAL_IO io = {file_length, file_seek, file_read, file_write, file_tell};
+    const int *rate = l->rates;
+    float *grid = NULL;
+    AU_TRY(au_calloc(&grid, (size_t)clip->n_frames, (size_t)clip->channels * sizeof *grid, err));
+    AU_TRY(write_frames(NULL, grid, NULL, clip, l, stats, err));
+    *played = (au_clip){grid, clip->n_frames, clip->channels, clip->sample_rate};
+    while (*rate < clip->sample_rate && rate[1])
+        rate++;
+    if (*rate != clip->sample_rate) {
+        AU_TRY(au_audio_resample(frames, &played->n_frames, played, *rate, err));
+        played->frames = *frames;
+        played->sample_rate = *rate;
+    } else {
+        *frames = grid;
+        grid = NULL;
+    }
+done:
+    free(grid);
+    return st;
+}
+
+static au_status write_lossy(SNDFILE *file, const au_mem_file *mem, const au_clip *played,
+                             au_err *err)
+{
+    for (uint64_t i = 0; i < played->n_frames; i += BLOCK_FRAMES) {
+        uint64_t n = played->n_frames - i < BLOCK_FRAMES ? played->n_frames - i : BLOCK_FRAMES;
+        sf_count_t written =
+            sf_writef_float(file, played->frames + i * (uint64_t)played->channels, (sf_count_t)n);
+        au_status st = check_written(file, mem, written, n, err);
+        if (st != AU_OK)
+            return st;
+    }
+    return AU_OK;
+}
+
+/* `played`: at the codec's rate; the clip itself where nothing was resampled. */
+static au_status write_file(au_mem_file *mem, const au_clip *clip, const au_clip *played,
+                            const layout *l, const au_buf *title, const au_buf *comment,
+                            au_clip_stats *stats, au_err *err)
+{
+    au_status st = AU_OK;
+    SF_VIRTUAL_IO io = au_mem_file_io();
     SF_INFO info = {
-        .samplerate = clip->sample_rate, .channels = clip->channels, .format = l->format};
+        .samplerate = played->sample_rate, .channels = played->channels, .format = l->format};
+    const int type = l->format & SF_FORMAT_TYPEMASK;
+    double compression = l->compression;
+    int mode = SF_BITRATE_MODE_VARIABLE;
     SNDFILE *file = sf_open_virtual(&io, SFM_WRITE, &info, mem);
     AU_FAIL_IF(!file, AU_INTERNAL, "libsndfile cannot make a file with %d channels at %d Hz: %s",
-               clip->channels, clip->sample_rate, sf_strerror(NULL));
+               played->channels, played->sample_rate, sf_strerror(NULL));
     sf_command(file, SFC_SET_ADD_PEAK_CHUNK, NULL, SF_FALSE);
-    if ((l->format & SF_FORMAT_TYPEMASK) == SF_FORMAT_FLAC) {
+    if (type == SF_FORMAT_MPEG)
+        sf_command(file, SFC_SET_BITRATE_MODE, &mode, sizeof mode);
+    if (l->rates)
+        sf_command(file, SFC_SET_COMPRESSION_LEVEL, &compression, sizeof compression);
+    if (type == SF_FORMAT_FLAC || type == SF_FORMAT_OGG) {
         bool tagged = (!title->len || !sf_set_string(file, SF_STR_TITLE, au_buf_cstr(title))) &&
                       !sf_set_string(file, SF_STR_COMMENT, au_buf_cstr(comment));
         AU_FAIL_IF(!tagged, AU_INTERNAL, "libsndfile cannot set the tags: %s", sf_strerror(file));
     }
-    AU_TRY(write_frames(file, mem, clip, l, stats, err));
+    if (l->rates)
+        AU_TRY(write_lossy(file, mem, played, err));
+    else
+        AU_TRY(write_frames(file, NULL, mem, clip, l, stats, err));
 done:
     if (file && sf_close(file) != 0 && st == AU_OK)
         st =
@@ -213,7 +238,7 @@ static uint32_t get_u32(const unsigned char *p)
 }
 
 /* Where the header of the chunk "data" begins, or 0. */
-static size_t find_data(const mem_file *mem)
+static size_t find_data(const au_mem_file *mem)
 {
     for (size_t at = 12; at + 8 <= mem->len;) {
         if (!memcmp(mem->data + at, "data", 4))
@@ -224,24 +249,46 @@ static size_t find_data(const mem_file *mem)
     return 0;
 }
 
-/* Puts the tags of a finished WAV in front of its sample data. */
-static au_status insert_info(mem_file *mem, const au_buf *title, const au_buf *comment, au_err *err)
+/* Puts `chunk` before byte `at` of the file. */
+static au_status insert(au_mem_file *mem, size_t at, const au_buf *chunk, au_err *err)
+{
+    au_status st = au_buf_check(chunk, err);
+    size_t old = mem->len;
+    if (st != AU_OK)
+        return st;
+    mem->pos = old; /* the chunk's length more at the end, then everything after `at` moves */
+    if (!au_mem_file_write(mem, chunk->data, chunk->len))
+        return au_fail(err, AU_NOMEM, "no memory for an audio file of %zu bytes", old + chunk->len);
+    memmove(mem->data + at + chunk->len, mem->data + at, old - at);
+    memcpy(mem->data + at, chunk->data, chunk->len);
+    return AU_OK;
+}
+
+/* Puts the tags of a finished WAV in front of its sample data, those of an MP3 in front of
+ * everything, and an Ogg stream into its final form. */
+static au_status finish_file(au_mem_file *mem, const layout *l, const au_buf *title,
+                             const au_buf *comment, au_err *err)
 {
     au_status st = AU_OK;
+    const int type = l->format & SF_FORMAT_TYPEMASK;
     au_buf chunk;
     au_buf_init(&chunk, AU_COMMENT_BYTES + 4096);
-    au_audio_info_chunk(&chunk, title, comment);
-    AU_TRY(au_buf_check(&chunk, err));
-    size_t at = find_data(mem), old = mem->len;
-    AU_FAIL_IF(!at, AU_INTERNAL, "libsndfile made a WAV without a data chunk");
-    mem->pos = old; /* the chunk's length more at the end, then everything after `at` moves */
-    file_write(chunk.data, (sf_count_t)chunk.len, mem);
-    AU_FAIL_IF(mem->failed, AU_NOMEM, "no memory for an audio file of %zu bytes", old + chunk.len);
-    memmove(mem->data + at + chunk.len, mem->data + at, old - at);
-    memcpy(mem->data + at, chunk.data, chunk.len);
-    uint32_t riff = (uint32_t)(mem->len - 8);
-    for (int k = 0; k < 4; k++)
-        mem->data[4 + k] = (unsigned char)(riff >> (8 * k));
+    if (type == SF_FORMAT_OGG)
+        st = au_audio_ogg_seal(mem->data, mem->len, err);
+    AU_TRY(st);
+    if (type == SF_FORMAT_MPEG) {
+        au_audio_id3_tag(&chunk, title, comment);
+        AU_TRY(insert(mem, 0, &chunk, err));
+    }
+    if (type == SF_FORMAT_WAV) {
+        size_t at = find_data(mem);
+        AU_FAIL_IF(!at, AU_INTERNAL, "libsndfile made a WAV without a data chunk");
+        au_audio_info_chunk(&chunk, title, comment);
+        AU_TRY(insert(mem, at, &chunk, err));
+        uint32_t riff = (uint32_t)(mem->len - 8);
+        for (int k = 0; k < 4; k++)
+            mem->data[4 + k] = (unsigned char)(riff >> (8 * k));
+    }
 done:
     au_buf_deinit(&chunk);
     return st;
@@ -252,7 +299,9 @@ au_status au_audio_encode(const au_clip *clip, au_format format, const au_recipe
 {
     au_status st = AU_OK;
     const layout *l = &layouts[format];
-    mem_file mem = {0};
+    au_mem_file mem = {0};
+    float *lossy = NULL;
+    au_clip played = *clip;
     au_buf title, comment;
     au_buf_init(&title, 4 * AU_TITLE_CHARS);
     au_buf_init(&comment, AU_COMMENT_BYTES);
@@ -260,18 +309,22 @@ au_status au_audio_encode(const au_clip *clip, au_format format, const au_recipe
     AU_TRY(check_clip(clip, format, err));
     AU_TRY(au_audio_tags(&title, &comment, recipe, err));
     AU_TRY(au_audio_measure(stats, clip, err));
+    if (l->rates)
+        AU_TRY(prepare_lossy(&lossy, &played, clip, l, stats, err));
+    stats->n_frames = played.n_frames;
+    stats->sample_rate = played.sample_rate;
     mem.cap =
         (size_t)clip->n_frames * (size_t)clip->channels * (size_t)l->bytes + comment.len + 4096;
     AU_TRY(au_calloc(&mem.data, mem.cap, 1, err));
-    AU_TRY(write_file(&mem, clip, l, &title, &comment, stats, err));
-    if ((l->format & SF_FORMAT_TYPEMASK) == SF_FORMAT_WAV)
-        AU_TRY(insert_info(&mem, &title, &comment, err));
+    AU_TRY(write_file(&mem, clip, &played, l, &title, &comment, stats, err));
+    AU_TRY(finish_file(&mem, l, &title, &comment, err));
     au_sha256_hex(stats->sha256, mem.data, mem.len);
     *out = mem.data;
     *len = mem.len;
     mem.data = NULL;
 done:
     free(mem.data);
+    free(lossy);
     au_buf_deinit(&title);
     au_buf_deinit(&comment);
     return st;

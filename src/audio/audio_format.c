@@ -12,6 +12,8 @@ static const struct {
     [AU_FORMAT_WAV24] = {"wav24", "wav", "audio/wav"},
     [AU_FORMAT_WAVF] = {"wavf", "wav", "audio/wav"},
     [AU_FORMAT_FLAC] = {"flac", "flac", "audio/flac"},
+    [AU_FORMAT_MP3] = {"mp3", "mp3", "audio/mpeg"},
+    [AU_FORMAT_OPUS] = {"opus", "opus", "audio/ogg"},
 };
 
 const char *au_format_name(au_format f)
@@ -39,16 +41,19 @@ bool au_format_parse(const char *name, au_format *out)
     return false;
 }
 
-bool au_format_of_path(const char *path, au_format *out)
+bool au_format_of_extension(const char *extension, au_format *out)
 {
-    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path,
-               *dot = strrchr(base, '.');
-    if (!dot || dot == base)
-        return false;
     for (int f = 0; f < AU_FORMAT_COUNT; f++) /* the first of equal extensions: 16 bit */
-        if (!strcasecmp(dot + 1, formats[f].extension)) {
+        if (!strcasecmp(extension, formats[f].extension)) {
             *out = (au_format)f;
             return true;
         }
     return false;
+}
+
+bool au_format_of_path(const char *path, au_format *out)
+{
+    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path,
+               *dot = strrchr(base, '.');
+    return dot && dot != base && au_format_of_extension(dot + 1, out);
 }

@@ -107,3 +107,36 @@ void au_audio_info_chunk(au_buf *chunk, const au_buf *title, const au_buf *comme
     au_buf_append(chunk, au_buf_cstr(&body), body.len);
     au_buf_deinit(&body);
 }
+
+/* ID3v2.4 sizes have 7 bits a byte. */
+static void put_syncsafe(au_buf *b, size_t v)
+{
+    for (int shift = 21; shift >= 0; shift -= 7)
+        au_buf_char(b, (char)(v >> shift & 0x7f));
+}
+
+/* Encoding 3 is UTF-8. `extra`: what stands between it and the text. */
+static void put_frame(au_buf *b, const char *id, const char *extra, size_t extra_len,
+                      const au_buf *text)
+{
+    au_buf_str(b, id);
+    put_syncsafe(b, 1 + extra_len + text->len);
+    au_buf_append(b, "\0\0\3", 3);
+    au_buf_append(b, extra, extra_len);
+    au_buf_append(b, au_buf_cstr(text), text->len);
+}
+
+void au_audio_id3_tag(au_buf *tag, const au_buf *title, const au_buf *comment)
+{
+    au_buf body;
+    au_buf_init(&body, tag->max);
+    if (title->len)
+        put_frame(&body, "TIT2", "", 0, title);
+    put_frame(&body, "COMM", "eng\0", 4, comment); /* a language and an empty description */
+    if (body.status != AU_OK)
+        tag->status = body.status;
+    au_buf_append(tag, "ID3\4\0\0", 6);
+    put_syncsafe(tag, body.len);
+    au_buf_append(tag, au_buf_cstr(&body), body.len);
+    au_buf_deinit(&body);
+}

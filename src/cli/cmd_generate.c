@@ -237,8 +237,8 @@ static au_status on_audio(void *user, size_t row, const au_audio *audio, au_err 
     st = au_file_write(clip->path, file, len, au_options_flag(g->options, AU_OPT_FORCE), err);
     writing = 0;
     AU_TRY(st);
-    r->n_frames = audio->n_frames;
-    r->sample_rate = audio->sample_rate;
+    r->n_frames = r->stats.n_frames;
+    r->sample_rate = r->stats.sample_rate;
     r->channels = audio->channels;
     r->done = true;
 done:

@@ -221,21 +221,18 @@ static au_status choose_format(au_plan *plan, const au_options *o, au_err *err)
     const char *name = au_options_text(o, AU_OPT_FORMAT), *file = au_options_text(o, AU_OPT_OUTPUT);
     plan->format = AU_FORMAT_WAV;
     if (name && !au_format_parse(name, &plan->format))
-        return au_fail(err, AU_INVALID, "option --format %s is not available in this version",
-                       name);
+        return au_fail(err, AU_INVALID, "option --format %s is not known", name);
     if (!file)
         return AU_OK;
     const char *base = au_path_base(file), *dot = strrchr(base, '.');
     if (!*base)
         return au_fail(err, AU_INVALID, "option --output %s is a folder, expected a file name",
                        file);
-    if (dot && (!strcmp(dot, ".mp3") || !strcmp(dot, ".opus")))
-        return au_fail(err, AU_INVALID, "option --output %s: %s is not available in this version",
-                       file, dot);
     au_format of_file;
     if (!dot || !au_format_of_path(file, &of_file))
-        return au_fail(err, AU_INVALID,
-                       "option --output %s: expected a name that ends with .wav or .flac", file);
+        return au_fail(
+            err, AU_INVALID,
+            "option --output %s: expected a name that ends with .wav, .flac, .mp3 or .opus", file);
     if (!name)
         plan->format = of_file;
     else if (strcmp(au_format_extension(of_file), au_format_extension(plan->format)) != 0)

@@ -233,7 +233,7 @@ done:
     "s.model_name, s.model_fingerprint, s.adapter_id, a.name, s.adapter_sha256, s.strength, "      \
     "s.params, s.format, s.sha256, s.pcm_sha256, s.store_key, s.sample_rate, s.channels, "         \
     "s.frames, s.bytes, s.clipped, s.duration_s, s.loudness_lufs, s.true_peak_dbtp, s.peak, "      \
-    "s.recipe, s.peaks, s.title, s.tags, s.created_at, s.deleted_at, s.revision "
+    "s.recipe, s.mini, s.title, s.tags, s.created_at, s.deleted_at, s.revision "
 #define SAMPLE_TABLES                                                                              \
     "FROM samples s JOIN prompts p ON p.id = s.prompt_id LEFT JOIN adapters a ON a.id = "          \
     "s.adapter_id "
@@ -270,7 +270,7 @@ static au_status read_sample(au_reader *r, void *record)
     s->true_peak_dbtp = au_read_double(r);
     s->peak = au_read_double(r);
     s->recipe = au_read_text(r);
-    s->peaks = au_read_text(r);
+    s->mini = au_read_text(r);
     s->title = au_read_text(r);
     s->tags = au_read_text(r);
     s->created_at = au_read_i64(r);
@@ -286,6 +286,20 @@ au_status au_sample_get(au_db *db, au_arena *a, const char *id, au_sample **out,
     AU_TRY(au_db_query(&rows, db, err, "SELECT " SAMPLE_COLUMNS SAMPLE_TABLES "WHERE s.id = ?1",
                        "t", id));
     AU_TRY(single(rows, a, read_sample, sizeof **out, (void **)out, "sample", id, err));
+done:
+    au_rows_close(&rows);
+    return st;
+}
+
+au_status au_sample_peaks(au_db *db, au_arena *a, const char *id, char **out, au_err *err)
+{
+    au_rows *rows = NULL;
+    bool has_row;
+    au_status st = AU_OK;
+    AU_TRY(au_db_query(&rows, db, err, "SELECT peaks FROM samples WHERE id = ?1", "t", id));
+    AU_TRY(au_rows_next(rows, &has_row, err));
+    AU_FAIL_IF(!has_row, AU_NOT_FOUND, "sample %.80s does not exist", id);
+    AU_TRY(au_rows_strdup(out, rows, 0, a, err));
 done:
     au_rows_close(&rows);
     return st;

@@ -116,13 +116,16 @@ typedef struct au_sample {
     int64_t frames, bytes, clipped;
     double duration_s, loudness_lufs, true_peak_dbtp, peak; /* NaN: unknown (silence) */
     const char *recipe;                                     /* JSON object */
-    const char *peaks;                                      /* JSON object or NULL */
+    const char *mini;                                       /* JSON array or NULL */
     const char *title, *tags;                               /* tags: JSON array */
     int64_t created_at, deleted_at;
     int64_t revision;
 } au_sample;
 AU_MUST_CHECK au_status au_sample_get(au_db *db, au_arena *a, const char *id, au_sample **out,
                                       au_err *err); /* deleted ones too */
+/* Its peaks as they are stored (au_peaks_pack), NULL: none are. AU_NOT_FOUND. */
+AU_MUST_CHECK au_status au_sample_peaks(au_db *db, au_arena *a, const char *id, char **out,
+                                        au_err *err);
 typedef struct au_sample_filter {
     const char *job_id, *prompt_id, *adapter_id, *model_name;
     const char *before_id;

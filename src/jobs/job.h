@@ -254,7 +254,8 @@ typedef struct au_sample_new {
     double duration_s, loudness_lufs, true_peak_dbtp, peak; /* not finite: stored as unknown */
     int64_t clipped;
     const char *recipe; /* JSON object */
-    const char *peaks;  /* JSON object or NULL */
+    const char *peaks;  /* JSON object (au_peaks_pack) or NULL */
+    const char *mini;   /* JSON array (au_peaks_mini) or NULL */
 } au_sample_new;
 /* Transitions 4 and, with the last one, 5. Guard: my token, state processing, and the upload row.
  * *held false: nothing was written, the caller removes its object. *completed: the job is. */

@@ -249,21 +249,21 @@ static au_status insert_sample(au_db *db, const au_lease *lease, const au_sample
         "INSERT INTO samples (id, job_id, variant, idx, seed, prompt_id, model_name, "
         "model_fingerprint, adapter_id, adapter_sha256, strength, params, duration_s, sample_rate, "
         "channels, frames, format, bytes, sha256, pcm_sha256, store_key, loudness_lufs, "
-        "true_peak_dbtp, peak, clipped, peaks, recipe, created_at) "
+        "true_peak_dbtp, peak, clipped, peaks, recipe, mini, created_at) "
         "SELECT ?1, j.id, s.variant, s.idx, s.seed, j.prompt_id, j.model_name, "
         "j.model_fingerprint, "
         "s.adapter_id, s.adapter_sha256, s.strength, j.params, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, "
-        "?13, ?14, ?15, ?16, ?17, ?18, ?19, au_now_ms() FROM jobs j JOIN job_samples s "
+        "?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, au_now_ms() FROM jobs j JOIN job_samples s "
         "ON s.job_id = j.id AND s.variant = ?3 AND s.idx = ?4 WHERE j.id = ?2",
         "ttii"
         "diiiti"
         "tttdddi"
-        "tt",
+        "ttt",
         s->id, lease->job_id, (int64_t)s->variant, (int64_t)s->index, s->duration_s,
         (int64_t)s->sample_rate, (int64_t)s->channels, s->frames, s->format, s->bytes, s->sha256,
         s->pcm_sha256, s->store_key, finite_or_null(s->loudness_lufs),
-        finite_or_null(s->true_peak_dbtp), finite_or_null(s->peak), s->clipped, s->peaks,
-        s->recipe);
+        finite_or_null(s->true_peak_dbtp), finite_or_null(s->peak), s->clipped, s->peaks, s->recipe,
+        s->mini);
     if (st == AU_OK && n != 1)
         st = au_fail(err, AU_INTERNAL, "job %s has no sample %d of variant %d", lease->job_id,
                      s->index, s->variant);

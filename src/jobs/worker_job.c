@@ -232,7 +232,7 @@ static au_status on_audio(void *user, size_t row, const au_audio *audio, au_err 
     const au_job_sample *s = r->missing[row];
     const au_job *job = r->job;
     char id[AU_UUID_TEXT], key[AU_STORE_KEY];
-    char *recipe = NULL;
+    char *recipe = NULL, *peaks = NULL, mini[AU_PEAKS_MINI_TEXT];
     void *file = NULL;
     size_t len = 0;
     au_clip_stats stats;
@@ -247,6 +247,7 @@ static au_status on_audio(void *user, size_t row, const au_audio *audio, au_err 
                       .params_json = r->params_json,
                       .numerics = au_numerics_class()};
     AU_TRY(au_audio_encode(&clip, r->format, &tags, &file, &len, &stats, err));
+    AU_TRY(au_peaks_of_clip(&peaks, mini, &clip, err));
     AU_TRY(recipe_json(&recipe, r, s, err));
     au_uuid7(id);
     AU_TRY(au_store_sample_key(key, id, au_format_extension(r->format), err));
@@ -258,19 +259,22 @@ static au_status on_audio(void *user, size_t row, const au_audio *audio, au_err 
                             .index = s->index,
                             .variant = s->variant,
                             .bytes = (int64_t)len,
-                            .frames = (int64_t)audio->n_frames,
-                            .sample_rate = audio->sample_rate,
+                            .frames = (int64_t)stats.n_frames,
+                            .sample_rate = stats.sample_rate,
                             .channels = audio->channels,
                             .duration_s = (double)audio->n_frames / audio->sample_rate,
                             .loudness_lufs = stats.loudness_lufs,
                             .true_peak_dbtp = stats.true_peak_dbtp,
                             .peak = stats.peak,
                             .clipped = (int64_t)stats.clipped,
-                            .recipe = recipe};
+                            .recipe = recipe,
+                            .peaks = peaks,
+                            .mini = mini};
     AU_TRY(store_clip(r, &sample, file, err));
 done:
     free(file);
     free(recipe);
+    free(peaks);
     return st;
 }
 

@@ -245,7 +245,7 @@ BAD = [
     ({"params": {"temperature": -1}}, "/params/temperature"), ({"params": {"top_k": -1}}, "/params/top_k"),
     ({"params": {"top_k": 1.5}}, "/params/top_k"), ({"params": {"top_p": -0.1}}, "/params/top_p"),
     ({"params": {"top_p": 1.1}}, "/params/top_p"), ({"params": {"preset": "rock"}}, "/params/preset"),
-    ({"params": 3}, "/params"), ({"params": None}, "/params"), ({"format": "mp3"}, "/format"), ({"format": "xyz"}, "/format"),
+    ({"params": 3}, "/params"), ({"params": None}, "/params"), ({"format": "MP3"}, "/format"), ({"format": "xyz"}, "/format"),
     ({"format": 1}, "/format"), ({"label": 5}, "/label"), ({"variants": []}, "/variants"), ({"variants": {}}, "/variants"),
     ({"variants": [1]}, "/variants/0"), ({"prompt": 5}, "/prompt"), ({"prompt": None}, "/prompt"),
     ({"model": "no-such-model"}, "/model"), ({"model": 1}, "/model"), ({"deadline_s": 0}, "/deadline_s"),

@@ -169,10 +169,12 @@ static void test_refuses_wrong_usage(void **state)
     REFUSED("expected a name that ends with", "x", "-o", "a.wav/song");
     REFUSED("is a folder", "x", "-o", "a.wav/");
     REFUSED("--format is flac", "x", "-o", "song.wav", "--format", "flac");
-    REFUSED("not available in this version", "x", "--format", "mp3");
-    REFUSED("not available in this version", "x", "-o", "song.opus");
+    REFUSED("expected a name that ends with", "x", "-o", "song.ogg");
+    REFUSED("--format is opus", "x", "-o", "song.mp3", "--format", "opus");
     assert_int_equal(MAKE("x", "-o", "song.wav", "--format", "wav24"), AU_OK);
     assert_int_equal(plan.format, AU_FORMAT_WAV24);
+    assert_int_equal(MAKE("x", "-o", "song.opus"), AU_OK);
+    assert_int_equal(plan.format, AU_FORMAT_OPUS);
 }
 
 static void test_checks_places(void **state)

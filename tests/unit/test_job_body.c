@@ -212,7 +212,7 @@ static void test_what_is_wrong_is_named(void **state)
          "/params/top_k out_of_range /params/top_p out_of_range"},
         {"{\"prompt_id\":\"$P\",\"params\":{\"guidance\":1}}", "/params/guidance out_of_range"},
         {"{\"prompt\":\"a\",\"model\":\"big\"}", "/model unknown_value"},
-        {"{\"prompt\":\"a\",\"format\":\"mp3\"}", "/format unknown_value"},
+        {"{\"prompt\":\"a\",\"format\":\"ogg\"}", "/format unknown_value"},
         {"{\"prompt\":\"a\",\"priority\":101,\"deadline_s\":0,\"label\":1}",
          "/label wrong_type /priority out_of_range /deadline_s out_of_range"},
     };

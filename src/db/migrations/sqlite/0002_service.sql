@@ -69,6 +69,7 @@ ALTER TABLE events_2 RENAME TO events;
 ALTER TABLE jobs ADD COLUMN alone INTEGER NOT NULL DEFAULT 0;
 
 ALTER TABLE samples ADD COLUMN rating INTEGER; -- 1 to 5, NULL: none
+ALTER TABLE samples ADD COLUMN mini TEXT; -- the waveform in 64 numbers, for rows of lists
 ALTER TABLE samples ADD COLUMN starred INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX samples_by_model ON samples (model_name, id);
 CREATE INDEX samples_deleted ON samples (deleted_at) WHERE deleted_at > 0;
