@@ -13,7 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "api/keys.h"
+#include "api/key_store.h"
 #include "http/fields.h"
 #include "http/http.h"
 

@@ -41,6 +41,16 @@ const au_command au_cli_commands[AU_COMMAND_COUNT] = {
          au_command_adapter},
     [AU_COMMAND_BENCH] = {"bench", "[OPTIONS]", "speed on this machine, as CSV or JSON", NULL,
                           au_command_bench},
+    [AU_COMMAND_KEY] =
+        {"key", "create | list | revoke ID [OPTIONS]", "keys for the server's API",
+         "In the data folder, whether its server runs or not, or through a server with --server "
+         "and an\nadministrator's --key. The new key is printed once, on standard output; only a "
+         "hash of it is kept.\nA server that listens on other than loopback addresses needs one "
+         "key at least.\n"
+         "\n"
+         "  aulos key create --name studio --scopes read,write --expires-in 90d\n"
+         "  aulos key list --server http://127.0.0.1:8080",
+         au_command_key},
     [AU_COMMAND_VERSION] = {"version", "[OPTIONS]", "version, build, processor features in use",
                             NULL, au_command_version},
     [AU_COMMAND_HELP] = {"help", "[COMMAND]", "this list, or the options of a command", NULL,

@@ -19,6 +19,7 @@ typedef enum au_command_id {
     AU_COMMAND_MODEL,
     AU_COMMAND_ADAPTER,
     AU_COMMAND_BENCH,
+    AU_COMMAND_KEY,
     AU_COMMAND_VERSION,
     AU_COMMAND_HELP,
     AU_COMMAND_COUNT,
@@ -54,6 +55,7 @@ int au_command_tokenize(const au_options *o);
 int au_command_model(const au_options *o);
 int au_command_adapter(const au_options *o);
 int au_command_bench(const au_options *o);
+int au_command_key(const au_options *o);
 int au_command_version(const au_options *o);
 int au_command_help(const au_options *o);
 

@@ -212,6 +212,17 @@ done:
     return st;
 }
 
+/* The database holds the server's secret: nobody but its owner reads a file that is made here, nor
+ * the ones that SQLite makes beside it with the same mode. One that is there keeps its mode. */
+static au_status make_private(const char *path, au_err *err)
+{
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, S_IRUSR | S_IWUSR);
+    if (fd < 0)
+        return au_fail_errno(err, errno, "cannot open database %s", path);
+    close(fd);
+    return AU_OK;
+}
+
 /* A copy of a database with content beside it, before the schema changes. The WAL is folded in
  * first. */
 static au_status back_up(connection *c, const char *path, int64_t version, au_err *err)
@@ -221,7 +232,8 @@ static au_status back_up(connection *c, const char *path, int64_t version, au_er
         sizeof name)
         return au_fail(err, AU_INVALID, "path of the database is too long: %s", path);
     (void)unlink(name);
-    return au_db_exec(&c->base, NULL, err, "VACUUM INTO ?1", "t", name);
+    au_status st = make_private(name, err);
+    return st != AU_OK ? st : au_db_exec(&c->base, NULL, err, "VACUUM INTO ?1", "t", name);
 }
 
 static au_status migrate(const char *url, au_err *err)
@@ -229,7 +241,8 @@ static au_status migrate(const char *url, au_err *err)
     connection *c = NULL;
     au_status st = AU_OK;
     int64_t version = 0;
-    AU_TRY(open_raw(&c, url, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, 0, err));
+    AU_TRY(make_private(url, err));
+    AU_TRY(open_raw(&c, url, SQLITE_OPEN_READWRITE, 0, err));
     AU_TRY(read_version(c, &version, err));
     AU_FAIL_IF(version > newest_version() || version < 0, AU_UNSUPPORTED,
                "database %s has schema version %lld, newer than this program's %d", url,

@@ -2,8 +2,8 @@
 /* API keys and browser sessions in the database, and the server's secret that their hashes are
  * keyed with. The text of a key is never stored. Functions that write are for a writing connection
  * inside a transaction; none keeps state. */
-#ifndef AU_API_KEYS_H
-#define AU_API_KEYS_H
+#ifndef AU_API_KEY_STORE_H
+#define AU_API_KEY_STORE_H
 
 #include <stdbool.h>
 #include <stdint.h>

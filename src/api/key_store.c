@@ -3,7 +3,7 @@
  * index, so an unknown one costs what a known one does and the time tells nothing of how near it
  * was. Every lookup reads the database: a key revoked by another process is refused by the next
  * request. */
-#include "api/keys.h"
+#include "api/key_store.h"
 
 #include <stdio.h>
 #include <string.h>
