@@ -51,6 +51,7 @@ void au_serve_config_init(au_serve_config *config)
         .min_free_disk_bytes = limits.min_free_disk,
         .max_samples = 16,
         .max_body_bytes = 1 << 20,
+        .max_upload_bytes = 512 << 20,
         .max_connections = 1000,
         .http_threads = 2,
     };
@@ -247,6 +248,7 @@ static au_status start_http(serve *s, au_err *err)
                                    .threads = c->http_threads,
                                    .max_connections = c->max_connections,
                                    .max_body_bytes = c->max_body_bytes,
+                                   .max_upload_bytes = c->max_upload_bytes,
                                    .header_timeout_ms = c->header_timeout_ms,
                                    .idle_timeout_ms = IDLE_TIMEOUT_MS,
                                    .allow_remote = c->insecure_no_auth || n_keys > 0,

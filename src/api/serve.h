@@ -32,6 +32,7 @@ typedef struct au_serve_config {
     int max_samples;              /* num_samples x variants of a job */
     double max_duration_s;        /* 0: the model's trained length, at least 30 s */
     size_t max_body_bytes;        /* of a JSON request; beyond: 413 */
+    uint64_t max_upload_bytes;    /* of an adapter, as sent and unpacked; beyond: 413 */
     int max_connections;          /* beyond: 503 */
     int http_threads;             /* 1 ... 64 */
     bool auth_required;           /* a key also for clients on this host */

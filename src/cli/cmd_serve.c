@@ -94,6 +94,7 @@ int au_command_serve(const au_options *o)
     c.max_samples = (int)au_options_int(o, AU_OPT_MAX_SAMPLES);
     c.max_duration_s = au_options_real(o, AU_OPT_MAX_DURATION);
     c.max_body_bytes = (size_t)au_options_int(o, AU_OPT_MAX_BODY);
+    c.max_upload_bytes = (uint64_t)au_options_int(o, AU_OPT_MAX_UPLOAD);
     c.max_connections = (int)au_options_int(o, AU_OPT_MAX_CONNECTIONS);
     c.http_threads = (int)au_options_int(o, AU_OPT_HTTP_THREADS);
     c.auth_required = strcmp(au_options_text(o, AU_OPT_AUTH), "required") == 0;

@@ -27,6 +27,7 @@ enum {
     SEND_BYTES_PER_MS =
         1, /* the slowest average at which a reply may be read: slower than any audio plays */
     DISCARD_PER_EVENT = 16,
+    UPLOAD_BYTES_PER_EVENT = 256 << 10, /* then the other connections of the loop have their turn */
 };
 
 typedef enum step { STEP_GO, STEP_BLOCKED, STEP_CLOSED } step;
@@ -201,6 +202,8 @@ static step run_handler(au_http_conn *c, au_http_handler handler)
         return STEP_BLOCKED;
     case AU_HTTP_PENDING:
         break;
+    case AU_HTTP_RECEIVE:
+        AU_ASSERT(false && "only the first handler of an upload receives");
     }
     c->state = CONN_WAIT;
     c->deadline_ms = INT64_MAX;
@@ -238,6 +241,13 @@ static bool is_json_type(const char *type)
         }
     }
     return true;
+}
+
+static uint64_t max_body(const au_http_conn *c)
+{
+    const au_http_config *config = &c->loop->server->config;
+    bool upload = c->rq.match.route->flags & AU_ROUTE_UPLOAD;
+    return upload ? config->max_upload_bytes : config->max_body_bytes;
 }
 
 /* Behind a proxy that does not take the base path off. */
@@ -295,10 +305,9 @@ static au_problem check_target(au_http_conn *c, const char **detail)
 static au_problem check_body_head(au_http_conn *c, const char **detail)
 {
     au_http_request *rq = &c->rq;
-    au_http_server *server = c->loop->server;
     const au_http_head *head = &rq->head;
     bool has_body = head->chunked || head->length > 0;
-    if (has_body && head->length > server->config.max_body_bytes) {
+    if (has_body && head->length > max_body(c)) {
         *detail = "the body is larger than this server takes";
         return AU_PROBLEM_TOO_LARGE;
     }
@@ -333,6 +342,39 @@ static bool is_authorized(au_http_conn *c)
     return may;
 }
 
+static step begin_body(au_http_conn *c)
+{
+    au_http_request *rq = &c->rq;
+    c->state = CONN_BODY;
+    c->body_left = rq->head.length;
+    c->body_received = c->upload_bytes = 0;
+    c->body_started_ms = rq->started_ms;
+    c->chunked = (au_chunked){0};
+    au_buf_init(&rq->body, rq->piece ? INPUT_MAX_BYTES : c->loop->server->config.max_body_bytes);
+    set_body_deadline(c);
+    static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
+    if (rq->head.expect_continue && c->in_len == 0 &&
+        send(c->fd, go_on, sizeof go_on - 1, MSG_NOSIGNAL) != (ssize_t)sizeof go_on - 1)
+        return STEP_CLOSED;
+    return STEP_GO;
+}
+
+/* The handler decides on the head alone whether it wants the body. */
+static step begin_upload(au_http_conn *c)
+{
+    au_http_request *rq = &c->rq;
+    bool has_body = rq->head.chunked || rq->head.length > 0;
+    log_begin(rq);
+    au_http_result result = rq->match.route->handler(rq);
+    log_end();
+    AU_ASSERT(result == AU_HTTP_DONE || result == AU_HTTP_RECEIVE);
+    if (result == AU_HTTP_DONE) {
+        c->close_after = has_body;
+        return begin_write(c);
+    }
+    return has_body ? begin_body(c) : run_handler(c, rq->next);
+}
+
 static step begin_request(au_http_conn *c, size_t head_len)
 {
     au_http_request *rq = &c->rq;
@@ -364,20 +406,11 @@ static step begin_request(au_http_conn *c, size_t head_len)
         au_http_problem(rq, p, "%s", detail);
         return begin_write(c);
     }
+    if (rq->match.route->flags & AU_ROUTE_UPLOAD)
+        return begin_upload(c);
     if (!rq->head.chunked && rq->head.length == 0)
         return run_handler(c, call_route);
-    c->state = CONN_BODY;
-    c->body_left = rq->head.length;
-    c->body_received = 0;
-    c->body_started_ms = rq->started_ms;
-    c->chunked = (au_chunked){0};
-    au_buf_init(&rq->body, server->config.max_body_bytes);
-    set_body_deadline(c);
-    static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
-    if (rq->head.expect_continue && c->in_len == 0 &&
-        send(c->fd, go_on, sizeof go_on - 1, MSG_NOSIGNAL) != (ssize_t)sizeof go_on - 1)
-        return STEP_CLOSED;
-    return STEP_GO;
+    return begin_body(c);
 }
 
 static step step_head(au_http_conn *c)
@@ -410,8 +443,62 @@ static step step_head(au_http_conn *c)
     return s;
 }
 
+/* Gives what has arrived to the handler of an upload: straight from the input, or as the chunked
+ * coding left it in rq->body. False: refused, and the reply is set. */
+static bool give_piece(au_http_conn *c, const char *data, size_t len)
+{
+    au_http_request *rq = &c->rq;
+    c->upload_bytes += len;
+    c->burst += len;
+    if (c->upload_bytes > c->loop->server->config.max_upload_bytes) {
+        au_http_problem(rq, AU_PROBLEM_TOO_LARGE, "the body is larger than this server takes");
+        return false;
+    }
+    log_begin(rq);
+    bool taken = len == 0 || rq->piece(rq, data, len);
+    log_end();
+    return taken;
+}
+
+static step step_upload(au_http_conn *c)
+{
+    au_http_request *rq = &c->rq;
+    au_http_scan scan = AU_SCAN_MORE;
+    size_t used = 0;
+    bool taken;
+    if (rq->head.chunked) {
+        au_buf_clear(&rq->body);
+        scan = au_chunked_feed(&c->chunked, &rq->body, c->in, c->in_len, &used);
+        if (rq->body.status != AU_OK)
+            return refuse(c, AU_PROBLEM_UNAVAILABLE, "out of memory");
+        taken = give_piece(c, rq->body.data, rq->body.len);
+    } else {
+        used = c->in_len < c->body_left ? c->in_len : (size_t)c->body_left;
+        c->body_left -= used;
+        scan = c->body_left == 0 ? AU_SCAN_DONE : AU_SCAN_MORE;
+        taken = give_piece(c, c->in, used);
+    }
+    c->body_received += used;
+    consume(c, used);
+    if (!taken || scan == AU_SCAN_BAD)
+        c->close_after = true;
+    if (!taken)
+        return begin_write(c);
+    if (scan == AU_SCAN_BAD)
+        return refuse(c, AU_PROBLEM_BAD_REQUEST, "body is not in the chunked coding");
+    if (scan == AU_SCAN_DONE)
+        return run_handler(c, rq->next);
+    set_body_deadline(c);
+    if (c->burst < UPLOAD_BYTES_PER_EVENT)
+        return receive(c);
+    set_events(c, EPOLLIN); /* level-triggered: the rest is told of again */
+    return STEP_BLOCKED;
+}
+
 static step step_body(au_http_conn *c)
 {
+    if (c->rq.piece)
+        return step_upload(c);
     au_http_request *rq = &c->rq;
     au_http_scan scan = AU_SCAN_MORE;
     size_t used = 0;
@@ -526,6 +613,7 @@ static void drive(au_http_conn *c)
 void au_http_conn_event(au_http_conn *c, uint32_t events)
 {
     bool gone = (events & (EPOLLHUP | EPOLLERR)) != 0;
+    c->burst = 0;
     if (c->state == CONN_WAIT) {
         /* Nothing can be done now; stop level-triggered events until the reply is there. */
         if (gone) {

@@ -37,6 +37,7 @@ typedef enum au_http_result {
     AU_HTTP_PENDING, /* au_http_resume will be called, perhaps already was; rq must not be touched
                         any more */
     AU_HTTP_AGAIN,   /* au_http_again was called */
+    AU_HTTP_RECEIVE, /* au_http_receive was called */
 } au_http_result;
 
 typedef au_http_result (*au_http_handler)(au_http_request *rq);
@@ -50,6 +51,10 @@ enum {
     AU_ROUTE_ADMIN = 16,
     AU_ROUTE_CREATES = 32, /* makes something: the application looks for an Idempotency-Key */
     AU_ROUTE_LINK = 256,   /* a signed link may stand for the key */
+    /* The handler is called when the head has arrived, before the body, and refuses, or takes the
+     * body in pieces with au_http_receive. Bounded by max_upload_bytes instead of max_body_bytes.
+     */
+    AU_ROUTE_UPLOAD = 64,
 };
 
 typedef struct au_http_route {
@@ -112,6 +117,18 @@ size_t au_http_body_len(const au_http_request *rq);
 /* The body as JSON, owned by the request and read once. False: a 400 has been set as the reply. */
 bool au_http_body_json(au_http_request *rq, json_t **out);
 
+/* Of an AU_ROUTE_UPLOAD route, for a handler's return statement: each piece of the body goes to
+ * `piece`, and `then` is called when all of it has arrived. A piece function that returns false has
+ * set the reply; no more is read. Both run on the loop thread, so a piece function may write to a
+ * file's cache, but not wait. */
+typedef bool (*au_http_piece_fn)(au_http_request *rq, const char *data, size_t len);
+au_http_result au_http_receive(au_http_request *rq, au_http_piece_fn piece, au_http_handler then);
+/* Calls fn(data) once on the loop thread when the request ends, in whatever way: answered, its
+ * client gone, its server stopped. Before its arena goes; one a request. */
+void au_http_on_end(au_http_request *rq, void (*fn)(void *data), void *data);
+bool au_http_body_announced(const au_http_request *rq,
+                            uint64_t *len); /* Content-Length; false: not known before the end */
+
 /* ---- The reply: set exactly once. Functions return AU_HTTP_DONE, for a handler's return
  * statement. ---- */
 
@@ -171,6 +188,7 @@ typedef struct au_http_config {
     int threads;
     int max_connections;       /* beyond: 503 */
     size_t max_body_bytes;     /* beyond: 413 */
+    uint64_t max_upload_bytes; /* the same for AU_ROUTE_UPLOAD */
     int64_t header_timeout_ms; /* absolute, from the first byte of a head; a body has as long, and 1
                                   s more for each 16 KiB */
     int64_t idle_timeout_ms;   /* of a kept connection, and of a client that does not read */

@@ -65,7 +65,10 @@ struct au_http_request {
     const void *caller;
     int64_t started_ms, started_ns;
     void *data;
-    au_http_handler next; /* of resume and again */
+    au_http_handler next; /* of resume, again and receive */
+    au_http_piece_fn piece;
+    void (*on_end)(void *data);
+    void *end_data;
     response res;
 };
 
@@ -96,7 +99,9 @@ typedef struct au_http_conn {
     char *in;
     size_t in_len, in_cap, scanned;
     uint64_t body_left, body_received;
+    uint64_t upload_bytes; /* given to rq.piece */
     int64_t body_started_ms;
+    size_t burst; /* bytes of an upload taken in this event */
     au_chunked chunked;
     au_http_request rq;
 } au_http_conn;

@@ -21,6 +21,9 @@ void au_http_request_init(au_http_request *rq, au_http_conn *c)
 
 void au_http_request_deinit(au_http_request *rq)
 {
+    if (rq->on_end)
+        rq->on_end(rq->end_data);
+    rq->on_end = NULL;
     json_decref(rq->json);
     rq->json = NULL;
     au_buf_deinit(&rq->body);
@@ -141,6 +144,27 @@ int64_t au_http_started_ms(const au_http_request *rq)
 bool au_http_draining(const au_http_request *rq)
 {
     return atomic_load(&rq->conn->loop->server->phase) != SERVER_RUN;
+}
+
+au_http_result au_http_receive(au_http_request *rq, au_http_piece_fn piece, au_http_handler then)
+{
+    AU_ASSERT(rq->match.route->flags & AU_ROUTE_UPLOAD);
+    rq->piece = piece;
+    rq->next = then;
+    return AU_HTTP_RECEIVE;
+}
+
+void au_http_on_end(au_http_request *rq, void (*fn)(void *data), void *data)
+{
+    AU_ASSERT(!rq->on_end);
+    rq->on_end = fn;
+    rq->end_data = data;
+}
+
+bool au_http_body_announced(const au_http_request *rq, uint64_t *len)
+{
+    *len = rq->head.length;
+    return !rq->head.chunked;
 }
 
 size_t au_http_body_len(const au_http_request *rq)

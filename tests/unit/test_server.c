@@ -13,13 +13,14 @@
 #include <arpa/inet.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "http/http.h"
 
-enum { FILE_BYTES = 10000, MAX_BODY = 1000, REPLY_BYTES = 1 << 20 };
+enum { FILE_BYTES = 10000, MAX_BODY = 1000, MAX_UPLOAD = 3000000, REPLY_BYTES = 1 << 20 };
 
 static unsigned char file_bytes[FILE_BYTES];
 static char file_path[64];
@@ -86,7 +87,47 @@ static au_http_result get_again(au_http_request *rq)
     return au_http_again(rq, get_again, 5);
 }
 
+/* Counts what comes in pieces; refuses a body with an 'x' in it; and tells of the end. */
+typedef struct upload {
+    size_t len, pieces;
+} upload;
+
+static atomic_int uploads_ended;
+
+static void end_upload(void *data)
+{
+    (void)data;
+    atomic_fetch_add(&uploads_ended, 1);
+}
+
+static bool take_piece(au_http_request *rq, const char *data, size_t len)
+{
+    upload *u = au_http_data(rq);
+    u->len += len;
+    u->pieces++;
+    if (!memchr(data, 'x', len))
+        return true;
+    au_http_problem(rq, AU_PROBLEM_VALIDATION, "there is an x");
+    return false;
+}
+
+static au_http_result upload_done(au_http_request *rq)
+{
+    const upload *u = au_http_data(rq);
+    return au_http_reply_json(rq, 201, json_pack("{s:I}", "len", (json_int_t)u->len));
+}
+
+static au_http_result post_upload(au_http_request *rq)
+{
+    if (au_http_header(rq, "x-refuse"))
+        return au_http_problem(rq, AU_PROBLEM_MEDIA_TYPE, "not wanted");
+    au_http_set_data(rq, au_arena_alloc(au_http_arena(rq), sizeof(upload)));
+    au_http_on_end(rq, end_upload, NULL);
+    return au_http_receive(rq, take_piece, upload_done);
+}
+
 static const au_http_route routes[] = {
+    {"POST", "/upload", post_upload, AU_ROUTE_UPLOAD},
     {"GET", "/json/{id}", get_json, 0},
     {"POST", "/json", post_json, AU_ROUTE_JSON},
     {"GET", "/file", get_file, 0},
@@ -111,6 +152,7 @@ static au_http_config base_config(void)
                             .threads = 2,
                             .max_connections = 50,
                             .max_body_bytes = MAX_BODY,
+                            .max_upload_bytes = MAX_UPLOAD,
                             .header_timeout_ms = 5000,
                             .idle_timeout_ms = 5000};
 }
@@ -585,9 +627,83 @@ static void test_addresses(void **state)
     au_http_server_stop(&s, 0);
 }
 
+/* Sends a head and n bytes of '-', reads to the end of the connection; the status. */
+static int upload_bytes(const char *head, size_t n, const char *tail)
+{
+    static char block[65536];
+    int fd = dial();
+    put(fd, head);
+    memset(block, '-', sizeof block);
+    for (size_t left = n; left;) {
+        size_t part = left < sizeof block ? left : sizeof block;
+        ssize_t sent = send(fd, block, part, MSG_NOSIGNAL);
+        if (sent <= 0)
+            break; /* refused before the end */
+        left -= (size_t)sent;
+    }
+    if (tail[0] && send(fd, tail, strlen(tail), MSG_NOSIGNAL) < 0)
+        tail = "";
+    drain_socket(fd);
+    close(fd);
+    int status = 0;
+    return sscanf(reply, "HTTP/1.1 %d ", &status) == 1 ? status : 0;
+}
+
+static void test_uploads_come_in_pieces(void **state)
+{
+    (void)state;
+    char head[256];
+    int ended = atomic_load(&uploads_ended);
+    for (int d = -1; d <= 1; d++) {
+        snprintf(head, sizeof head, "POST /upload HTTP/1.1\r\nContent-Length: %d\r\n" END,
+                 MAX_UPLOAD + d);
+        assert_int_equal(upload_bytes(head, d > 0 ? 0 : MAX_UPLOAD + d, ""), d > 0 ? 413 : 201);
+    }
+    assert_int_equal(ask("POST /upload HTTP/1.1\r\nContent-Length: 0\r\n" END), 201);
+    assert_string_equal(body(), "{\"len\":0}\n");
+    for (int d = -1; d <= 1; d++) {
+        snprintf(head, sizeof head,
+                 "POST /upload HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" END "%x\r\n",
+                 MAX_UPLOAD + d);
+        assert_int_equal(upload_bytes(head, MAX_UPLOAD + d, "\r\n0\r\n\r\n"), d > 0 ? 413 : 201);
+    }
+    assert_int_equal(
+        ask("POST /upload HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" END "2\r\n--\r\nq"), 400);
+    assert_int_equal(ask("POST /upload HTTP/1.1\r\nContent-Length: 100000\r\n" END "--x--"), 422);
+    assert_int_equal(
+        ask("POST /upload HTTP/1.1\r\nX-Refuse: 1\r\nContent-Length: 5\r\n" END "-----"), 415);
+    /* Neither the one refused by its length nor the one refused by its head was begun. */
+    int begun = 2 + 1 + 3 + 1 + 1;
+    for (int i = 0; i < 2000 && atomic_load(&uploads_ended) - ended < begun; i++)
+        au_sleep_ms(5);
+    assert_int_equal(atomic_load(&uploads_ended) - ended, begun);
+}
+
+static void test_upload_is_asked_for_and_ends_with_its_client(void **state)
+{
+    (void)state;
+    int ended = atomic_load(&uploads_ended);
+    int fd = dial();
+    char first[64] = {0};
+    put(fd, "POST /upload HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 10\r\n" END);
+    assert_true(recv(fd, first, sizeof first - 1, 0) > 0);
+    assert_string_equal(first, "HTTP/1.1 100 Continue\r\n\r\n");
+    put(fd, "-----");
+    close(fd);
+    for (int i = 0; i < 2000 && atomic_load(&uploads_ended) == ended; i++)
+        au_sleep_ms(5);
+    assert_int_equal(atomic_load(&uploads_ended), ended + 1);
+    /* A refusal comes instead of the invitation. */
+    assert_int_equal(ask("POST /upload HTTP/1.1\r\nX-Refuse: 1\r\nExpect: 100-continue\r\n"
+                         "Content-Length: 10\r\n" END),
+                     415);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_uploads_come_in_pieces),
+        cmocka_unit_test(test_upload_is_asked_for_and_ends_with_its_client),
         cmocka_unit_test(test_replies),
         cmocka_unit_test(test_errors_are_problems),
         cmocka_unit_test(test_long_lines_and_heads),
