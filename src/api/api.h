@@ -12,6 +12,7 @@
 #include <stdatomic.h>
 
 #include "api/auth.h"
+#include "api/hub.h"
 #include "api/serve.h"
 #include "db/writer.h"
 #include "http/http.h"
@@ -36,6 +37,7 @@ typedef struct au_api {
     au_store *store;
     au_registry *registry;
     au_janitor *janitor;                 /* NULL in tests */
+    au_hub *hub;                         /* whoever waits learns of changes there */
     _Atomic(au_supervisor *) supervisor; /* NULL before it is there, and with --workers 0 */
     atomic_bool stopping;                /* SIGTERM came: not ready any more */
 } au_api;
@@ -151,6 +153,8 @@ au_http_result au_post_job(au_http_request *rq);
 au_http_result au_list_jobs(au_http_request *rq);
 au_http_result au_get_job(au_http_request *rq);
 au_http_result au_cancel_job(au_http_request *rq);
+au_http_result au_get_job_events(au_http_request *rq);
+au_http_result au_get_events(au_http_request *rq);
 au_http_result au_list_samples(au_http_request *rq);
 au_http_result au_get_sample(au_http_request *rq);
 au_http_result au_get_audio(au_http_request *rq);

@@ -5,14 +5,11 @@
 
 #include "api/api.h"
 #include "api/job_body.h"
-#include "api/prefer.h"
-#include "base/clock.h"
+#include "api/job_wait.h"
 #include "base/fs.h"
 
 enum {
     JOB_ARENA_BYTES = 4 << 20, /* one job with its samples */
-    POLL_MIN_MS = 50,
-    POLL_MAX_MS = 500,
     RETRY_AFTER_UNKNOWN_S = 10,
     RETRY_AFTER_MAX_S = 3600,
 };
@@ -35,24 +32,9 @@ static bool load_job(au_http_request *rq, au_arena *arena, const char *id, au_jo
     return false;
 }
 
-/* The milliseconds until a long poll asks again, 0 when it shall not: it looks often at first,
- * since short jobs end soon. */
-static int64_t poll_again_ms(const au_http_request *rq, const au_job *job)
-{
-    const char *prefer = au_http_header(rq, "prefer");
-    int wait_s = prefer ? au_prefer_wait_s(prefer) : -1;
-    int64_t waited = au_mono_ms() - au_http_started_ms(rq), left = wait_s * INT64_C(1000) - waited;
-    if (wait_s < 0 || left <= 0 || au_job_state_is_final(job->state) || au_http_draining(rq))
-        return 0;
-    int64_t ms = waited / 8 < POLL_MIN_MS ? POLL_MIN_MS : waited / 8;
-    ms = ms > POLL_MAX_MS ? POLL_MAX_MS : ms;
-    return ms < left ? ms : left;
-}
-
 static au_http_result reply_job(au_http_request *rq, int status, const au_job *job)
 {
-    const char *prefer = au_http_header(rq, "prefer");
-    int wait_s = prefer ? au_prefer_wait_s(prefer) : -1;
+    int wait_s = au_job_wait_s(rq);
     if (wait_s >= 0)
         au_http_set_header(rq, "Preference-Applied", "wait=%d", wait_s);
     return au_http_reply_json(rq, status, au_job_json(job));
@@ -61,9 +43,7 @@ static au_http_result reply_job(au_http_request *rq, int status, const au_job *j
 /* A submission that waited and saw the end is a 201. */
 static int post_status(au_http_request *rq, const au_job *job)
 {
-    const char *prefer = au_http_header(rq, "prefer");
-    bool waited = prefer && au_prefer_wait_s(prefer) >= 0;
-    return waited && au_job_state_is_final(job->state) ? 201 : 202;
+    return au_job_wait_s(rq) >= 0 && au_job_state_is_final(job->state) ? 201 : 202;
 }
 
 /* Also answers a submission that was repeated with its Idempotency-Key. */
@@ -77,15 +57,12 @@ au_http_result au_get_job(au_http_request *rq)
         return AU_HTTP_DONE;
     if (!id)
         return au_api_not_found(rq, "job", au_http_param(rq, "id"));
+    if (au_job_wait_quiet(rq, id, au_get_job, &result))
+        return result;
     au_arena_init(&arena, JOB_ARENA_BYTES);
-    if (load_job(rq, &arena, id, &job)) {
-        int64_t again_ms = poll_again_ms(rq, job);
-        if (again_ms)
-            result = au_http_again(rq, au_get_job, again_ms);
-        else
-            result = reply_job(
-                rq, strcmp(au_http_method(rq), "POST") == 0 ? post_status(rq, job) : 200, job);
-    }
+    if (load_job(rq, &arena, id, &job) && !au_job_wait_more(rq, job, au_get_job, &result))
+        result = reply_job(rq, strcmp(au_http_method(rq), "POST") == 0 ? post_status(rq, job) : 200,
+                           job);
     au_arena_deinit(&arena);
     return result;
 }
@@ -192,15 +169,13 @@ static au_http_result job_written(au_http_request *rq)
         return reply_fault(rq, plan);
     if (o->status != AU_OK)
         return au_api_failed(rq, o->status, &o->err);
+    if (au_job_wait_quiet(rq, plan->result.job_id, job_written, &result))
+        return result;
     au_arena_init(&arena, JOB_ARENA_BYTES);
-    if (load_job(rq, &arena, plan->result.job_id, &job)) {
-        int64_t again_ms = poll_again_ms(rq, job);
-        if (again_ms) {
-            result = au_http_again(rq, job_written, again_ms);
-        } else {
-            au_http_set_header(rq, "Location", "/v1/jobs/%s", job->id);
-            result = reply_job(rq, post_status(rq, job), job);
-        }
+    if (load_job(rq, &arena, plan->result.job_id, &job) &&
+        !au_job_wait_more(rq, job, job_written, &result)) {
+        au_http_set_header(rq, "Location", "/v1/jobs/%s", job->id);
+        result = reply_job(rq, post_status(rq, job), job);
     }
     au_arena_deinit(&arena);
     return result;

@@ -100,8 +100,9 @@ json_t *au_job_json(const au_job *job)
 {
     json_t *prompt =
         json_pack("{s:s, s:s*}", "text", job->prompt_text, "negative_text", job->negative_text);
-    json_t *urls = json_pack("{s:o, s:o}", "self", json_sprintf("/v1/jobs/%s", job->id), "cancel",
-                             json_sprintf("/v1/jobs/%s/cancel", job->id));
+    json_t *urls = json_pack("{s:o, s:o, s:o}", "self", json_sprintf("/v1/jobs/%s", job->id),
+                             "cancel", json_sprintf("/v1/jobs/%s/cancel", job->id), "events",
+                             json_sprintf("/v1/jobs/%s/events", job->id));
     json_t *what =
         json_pack("{s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:s, s:i, s:I, s:s}", "id", job->id,
                   "label", job->label, "state", au_job_state_name(job->state), "prompt_id",

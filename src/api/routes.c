@@ -16,6 +16,8 @@ const au_http_route au_api_routes[] = {
     {"GET", "/v1/jobs", au_list_jobs, 0},
     {"GET", "/v1/jobs/{id}", au_get_job, 0},
     {"POST", "/v1/jobs/{id}/cancel", au_cancel_job, AU_ROUTE_JSON | AU_ROUTE_WRITE},
+    {"GET", "/v1/jobs/{id}/events", au_get_job_events, 0},
+    {"GET", "/v1/events", au_get_events, 0},
     {"GET", "/v1/samples", au_list_samples, 0},
     {"GET", "/v1/samples/{id}", au_get_sample, 0},
     {"GET", "/v1/samples/{id}/audio", au_get_audio, AU_ROUTE_LINK},

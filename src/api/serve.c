@@ -235,6 +235,11 @@ done:
     return st;
 }
 
+static void wake_http(void *server)
+{
+    au_http_server_wake(server);
+}
+
 static au_status start_http(serve *s, au_err *err)
 {
     const au_serve_config *c = s->config;
@@ -258,7 +263,19 @@ static au_status start_http(serve *s, au_err *err)
                                    .before = au_api_before,
                                    .thread_begin = begin_http_thread,
                                    .thread_end = end_http_thread};
-    return au_http_server_start(&s->http, &config, err);
+    AU_TRY(au_hub_new(&s->api.hub, s->db_path, config.base_path, err));
+    au_writer_on_commit(s->api.writer, au_hub_changed, s->api.hub);
+    AU_TRY(au_http_server_start(&s->http, &config, err));
+    au_hub_on_news(s->api.hub, wake_http, s->http);
+done:
+    return st;
+}
+
+static void stop_http(serve *s, int64_t grace_ms)
+{
+    if (s->api.hub)
+        au_hub_on_news(s->api.hub, NULL, NULL);
+    au_http_server_stop(&s->http, grace_ms);
 }
 
 static void add_arg(serve *s, const char *name, const char *value)
@@ -362,17 +379,18 @@ static void stop(serve *s, const sigset_t *signals)
         au_supervisor_stop(supervisor);
         at_once = wait_for_workers(&s->api, signals);
     }
-    au_http_server_stop(&s->http, at_once ? 0 : HTTP_GRACE_MS);
+    stop_http(s, at_once ? 0 : HTTP_GRACE_MS);
     atomic_store(&s->api.supervisor, NULL);
     au_supervisor_free(&supervisor, at_once);
 }
 
 static void deinit(serve *s)
 {
-    au_http_server_stop(&s->http, 0);
+    stop_http(s, 0);
     au_janitor_free(&s->api.janitor);
     au_registry_close(&s->api.registry);
     au_writer_free(&s->api.writer);
+    au_hub_free(&s->api.hub); /* after the writer, which tells it of commits */
     au_db_close(&s->reader);
     au_store_close(&s->api.store);
     for (size_t i = 0; s->adapter_dirs && i <= s->config->n_models; i++)

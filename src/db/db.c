@@ -81,6 +81,11 @@ bool au_db_in_transaction(const au_db *db)
     return db->backend->in_transaction(db);
 }
 
+au_status au_db_data_version(au_db *db, int64_t *version, au_err *err)
+{
+    return db->backend->data_version(db, version, err);
+}
+
 au_status au_db_savepoint(au_db *db, au_err *err)
 {
     return au_db_exec(db, NULL, err, "SAVEPOINT unit", "");

@@ -62,6 +62,9 @@ AU_MUST_CHECK au_status au_db_savepoint(au_db *db, au_err *err);
 AU_MUST_CHECK au_status au_db_release(au_db *db, au_err *err);
 void au_db_rollback_to(au_db *db); /* and releases */
 
+/* A number that changes when another connection has committed, of whatever process; cheap. */
+AU_MUST_CHECK au_status au_db_data_version(au_db *db, int64_t *version, au_err *err);
+
 /* ---- Statements
  * -------------------------------------------------------------------------------------------- */
 

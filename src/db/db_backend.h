@@ -49,6 +49,7 @@ typedef struct au_db_backend {
     au_status (*commit)(au_db *db, au_err *err);
     void (*rollback)(au_db *db);
     bool (*in_transaction)(const au_db *db);
+    au_status (*data_version)(au_db *db, int64_t *version, au_err *err);
     au_status (*exec)(au_db *db, int64_t *changes, const char *sql, const au_value *values,
                       int n_values, au_err *err);
     au_status (*query)(au_rows **out, au_db *db, const char *sql, const au_value *values,

@@ -484,6 +484,11 @@ static bool in_transaction(const au_db *db)
     return !sqlite3_get_autocommit(((const connection *)db)->handle);
 }
 
+static au_status data_version(au_db *db, int64_t *version, au_err *err)
+{
+    return au_db_int(version, db, 0, err, "PRAGMA data_version", "");
+}
+
 static void rollback(au_db *db)
 {
     if (in_transaction(db) && au_db_exec(db, NULL, NULL, "ROLLBACK", "") != AU_OK)
@@ -512,6 +517,7 @@ const au_db_backend au_db_sqlite = {
     .commit = commit,
     .rollback = rollback,
     .in_transaction = in_transaction,
+    .data_version = data_version,
     .exec = exec,
     .query = query,
     .next = next,

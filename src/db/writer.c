@@ -5,7 +5,7 @@
  *
  * `lock` guards the queue and `stopping`; the connection belongs to the writer thread alone. A
  * request is in the queue or in the group being run, never both; it is freed after its done call.
- */
+ * `hook_lock` is never taken with `lock` held. */
 #include "db/writer.h"
 
 #include <errno.h>
@@ -36,6 +36,9 @@ struct au_writer {
     request *head, **tail;
     size_t queued, queue_max;
     bool stopping;
+    pthread_mutex_t hook_lock; /* of the following, held while it runs */
+    void (*on_commit)(void *user);
+    void *on_commit_user;
 };
 
 static void set_error(request *r, au_status st, const au_err *err)
@@ -63,6 +66,14 @@ static void run_one(au_writer *w, request *r)
         set_error(r, st, &err);
 }
 
+static void tell_commit(au_writer *w)
+{
+    pthread_mutex_lock(&w->hook_lock);
+    if (w->on_commit)
+        w->on_commit(w->on_commit_user);
+    pthread_mutex_unlock(&w->hook_lock);
+}
+
 /* One transaction. Where it cannot begin, commit or was ended early, all its requests fail with
  * that. */
 static void run_group(au_writer *w, request *group)
@@ -79,6 +90,8 @@ static void run_group(au_writer *w, request *group)
     }
     if (st == AU_OK && any)
         st = au_db_commit(w->db, &err);
+    if (st == AU_OK && any)
+        tell_commit(w);
     au_db_rollback(w->db);
     for (request *r = group; r && st != AU_OK; r = r->next) {
         if (r->status == AU_OK)
@@ -138,10 +151,12 @@ au_status au_writer_new(au_writer **out, const char *url, size_t queue_max, au_e
     w->queue_max = queue_max ? queue_max : QUEUE_MAX;
     AU_TRY(au_db_open(&w->db, url, NULL, err));
     pthread_mutex_init(&w->lock, NULL);
+    pthread_mutex_init(&w->hook_lock, NULL);
     pthread_cond_init(&w->wake, NULL);
     int rc = pthread_create(&w->thread, NULL, writer_main, w);
     if (rc != 0) {
         pthread_cond_destroy(&w->wake);
+        pthread_mutex_destroy(&w->hook_lock);
         pthread_mutex_destroy(&w->lock);
         st = au_fail_errno(err, rc, "cannot start the writer thread");
         goto done;
@@ -167,10 +182,19 @@ void au_writer_free(au_writer **writer)
     pthread_mutex_unlock(&w->lock);
     pthread_join(w->thread, NULL);
     pthread_cond_destroy(&w->wake);
+    pthread_mutex_destroy(&w->hook_lock);
     pthread_mutex_destroy(&w->lock);
     au_db_close(&w->db);
     free(w);
     *writer = NULL;
+}
+
+void au_writer_on_commit(au_writer *w, void (*on_commit)(void *user), void *user)
+{
+    pthread_mutex_lock(&w->hook_lock);
+    w->on_commit = on_commit;
+    w->on_commit_user = user;
+    pthread_mutex_unlock(&w->hook_lock);
 }
 
 au_status au_writer_submit(au_writer *w, au_write_fn fn, void *arg, au_write_done_fn done,

@@ -24,6 +24,11 @@ AU_MUST_CHECK au_status au_writer_new(au_writer **out, const char *url, size_t q
 /* Executes what is queued, joins, closes. NULL is fine. */
 void au_writer_free(au_writer **w);
 
+/* `on_commit` (NULL: nobody) is called on the writer thread after each commit, before the `done` of
+ * its requests. It must not block. When this returns, the one that was set before is not running
+ * any more. Any thread. */
+void au_writer_on_commit(au_writer *w, void (*on_commit)(void *user), void *user);
+
 /* Returns at once. `arg` is borrowed until done returns. AU_LIMIT when the queue is full: then
  * neither callback is called. */
 AU_MUST_CHECK au_status au_writer_submit(au_writer *w, au_write_fn fn, void *arg,

@@ -149,12 +149,17 @@ static step receive(au_http_conn *c)
     return STEP_GO;
 }
 
+void au_http_conn_decide_close(au_http_conn *c)
+{
+    if (!c->rq.head.keep_alive || c->overflow || atomic_load(&c->loop->server->phase) != SERVER_RUN)
+        c->close_after = true;
+}
+
 static step begin_write(au_http_conn *c)
 {
     au_http_server *server = c->loop->server;
-    AU_ASSERT(c->rq.res.set);
-    if (!c->rq.head.keep_alive || c->overflow || atomic_load(&server->phase) != SERVER_RUN)
-        c->close_after = true;
+    AU_ASSERT(c->rq.res.set && !c->rq.stream.begun);
+    au_http_conn_decide_close(c);
     if (!au_http_response_prepare(&c->rq, !c->close_after))
         return STEP_CLOSED;
     c->state = CONN_WRITE;
@@ -200,6 +205,9 @@ static step run_handler(au_http_conn *c, au_http_handler handler)
         c->state = CONN_AGAIN;
         set_events(c, EPOLLRDHUP);
         return STEP_BLOCKED;
+    case AU_HTTP_STREAM:
+        c->state = CONN_STREAM;
+        return STEP_GO;
     case AU_HTTP_PENDING:
         break;
     case AU_HTTP_RECEIVE:
@@ -525,6 +533,32 @@ static step step_body(au_http_conn *c)
     return receive(c);
 }
 
+/* The reply is sent: the next request, or the end. */
+static step end_reply(au_http_conn *c)
+{
+    au_http_request *rq = &c->rq;
+    if (au_log_enabled(AU_LOG_INFO)) {
+        char path[256];
+        log_begin(rq);
+        au_log(AU_LOG_INFO, "http", "request method=%s path=%s status=%d bytes=%llu us=%lld",
+               rq->head.method ? rq->head.method : "-",
+               au_log_quote(path, sizeof path, rq->head.path ? rq->head.path : "-"), rq->res.status,
+               (unsigned long long)rq->res.length,
+               (long long)(rq->started_ns ? (au_mono_ns() - rq->started_ns) / 1000 : 0));
+        log_end();
+    }
+    bool last = c->close_after;
+    end_request(c);
+    begin_head(c);
+    if (last) {
+        shutdown(c->fd, SHUT_WR);
+        c->state = CONN_LINGER;
+        c->in_len = 0;
+        au_http_conn_set_deadline(c, au_mono_ms() + LINGER_MS);
+    }
+    return STEP_GO;
+}
+
 /* Whoever reads nothing for a while is cut off, and so is who reads a byte now and then. */
 static void set_write_deadline(au_http_conn *c)
 {
@@ -547,26 +581,44 @@ static step step_write(au_http_conn *c)
         set_events(c, EPOLLOUT);
         return STEP_BLOCKED;
     }
-    if (au_log_enabled(AU_LOG_INFO)) {
-        char path[256];
-        log_begin(rq);
-        au_log(AU_LOG_INFO, "http", "request method=%s path=%s status=%d bytes=%llu us=%lld",
-               rq->head.method ? rq->head.method : "-",
-               au_log_quote(path, sizeof path, rq->head.path ? rq->head.path : "-"), rq->res.status,
-               (unsigned long long)rq->res.length,
-               (long long)(rq->started_ns ? (au_mono_ns() - rq->started_ns) / 1000 : 0));
-        log_end();
+    return end_reply(c);
+}
+
+/* What the pump wrote goes out; then it is waited for the pump's next turn. A client that reads
+ * slowly is waited for without the pump, until it has read all or for too long nothing. */
+static step step_stream(au_http_conn *c)
+{
+    stream *s = &c->rq.stream;
+    uint64_t before = c->rq.res.sent;
+    send_result result = au_http_stream_send(&c->rq, c->fd);
+    if (result == SEND_BROKEN)
+        return STEP_CLOSED;
+    if (result == SEND_BLOCKED) {
+        if (!s->stall_ms || c->rq.res.sent != before)
+            s->stall_ms = au_mono_ms() + c->loop->server->config.idle_timeout_ms;
+        au_http_conn_set_deadline(c,
+                                  s->ended || s->stall_ms < s->pump_ms ? s->stall_ms : s->pump_ms);
+        set_events(c, EPOLLOUT | EPOLLRDHUP);
+        return STEP_BLOCKED;
     }
-    bool last = c->close_after;
-    end_request(c);
-    begin_head(c);
-    if (last) {
-        shutdown(c->fd, SHUT_WR);
-        c->state = CONN_LINGER;
-        c->in_len = 0;
-        au_http_conn_set_deadline(c, au_mono_ms() + LINGER_MS);
+    s->stall_ms = 0;
+    if (s->ended) {
+        au_http_conn_decide_close(c); /* a drain may have begun since the head was sent */
+        return end_reply(c);
     }
-    return STEP_GO;
+    if (s->refused) {
+        s->refused = false;
+        return run_handler(c, c->rq.next);
+    }
+    if (c->in_len == 0) {
+        /* Nothing is read meanwhile, perhaps for hours. */
+        free(c->in);
+        c->in = NULL;
+        c->in_cap = 0;
+    }
+    au_http_conn_set_deadline(c, s->pump_ms);
+    set_events(c, EPOLLRDHUP);
+    return STEP_BLOCKED;
 }
 
 static step step_linger(au_http_conn *c)
@@ -597,6 +649,9 @@ static void drive(au_http_conn *c)
         case CONN_WRITE:
             s = step_write(c);
             break;
+        case CONN_STREAM:
+            s = step_stream(c);
+            break;
         case CONN_LINGER:
             s = step_linger(c);
             break;
@@ -624,7 +679,7 @@ void au_http_conn_event(au_http_conn *c, uint32_t events)
         }
         return;
     }
-    if (c->state == CONN_AGAIN) {
+    if (c->state == CONN_AGAIN || (c->state == CONN_STREAM && (gone || (events & EPOLLRDHUP)))) {
         /* A half-closed client is taken for one that has gone: browsers and curl close both ways.
          */
         au_http_conn_close(c);
@@ -638,11 +693,27 @@ void au_http_conn_deadline(au_http_conn *c)
     step s = STEP_CLOSED;
     if (c->state == CONN_AGAIN) {
         s = run_handler(c, c->rq.next);
+    } else if (c->state == CONN_STREAM) {
+        const stream *out = &c->rq.stream;
+        bool stalled = out->stall_ms && out->stall_ms <= au_mono_ms();
+        if (!stalled)
+            s = run_handler(c, c->rq.next);
     } else if (c->state == CONN_BODY) {
         s = refuse(c, AU_PROBLEM_TIMEOUT, "the body did not arrive in time");
     } else if (c->state == CONN_HEAD && c->in_len > 0) {
         s = refuse(c, AU_PROBLEM_TIMEOUT, "the request head did not arrive in time");
     }
+    if (s == STEP_CLOSED)
+        au_http_conn_close(c);
+    else if (s == STEP_GO)
+        drive(c);
+}
+
+void au_http_conn_woken(au_http_conn *c)
+{
+    if (c->state != CONN_AGAIN && (c->state != CONN_STREAM || c->rq.stream.ended))
+        return;
+    step s = run_handler(c, c->rq.next);
     if (s == STEP_CLOSED)
         au_http_conn_close(c);
     else if (s == STEP_GO)

@@ -36,8 +36,9 @@ typedef enum au_http_result {
     AU_HTTP_DONE,    /* a reply was set */
     AU_HTTP_PENDING, /* au_http_resume will be called, perhaps already was; rq must not be touched
                         any more */
-    AU_HTTP_AGAIN,   /* au_http_again was called */
+    AU_HTTP_AGAIN,   /* au_http_again or au_http_wait was called */
     AU_HTTP_RECEIVE, /* au_http_receive was called */
+    AU_HTTP_STREAM,  /* au_http_stream_wait or au_http_stream_end was called */
 } au_http_result;
 
 typedef au_http_result (*au_http_handler)(au_http_request *rq);
@@ -93,6 +94,7 @@ void *au_http_thread_state(
 void *au_http_data(
     const au_http_request *rq); /* what the handler kept with au_http_set_data, at first NULL */
 void au_http_set_data(au_http_request *rq, void *data);
+void *au_http_end_arg(const au_http_request *rq);      /* that arg; NULL before */
 int64_t au_http_started_ms(const au_http_request *rq); /* au_mono_ms when the head had arrived */
 
 /* Splits and decodes the query string; every parameter must be in `allowed` (NULL-terminated) and
@@ -109,6 +111,7 @@ const char *au_http_base_path(const au_http_request *rq);
 /* Puts it before the paths that stand in a JSON value as "url" or in "urls". Replies do that
  * themselves; this is for JSON that is sent in another way. */
 void au_http_place_urls(const au_http_request *rq, json_t *json);
+void au_http_place_urls_at(const char *base_path, json_t *json); /* NULL: "" */
 
 /* Link: rel="next" to this path with the same parameters and another cursor. */
 void au_http_link_next(au_http_request *rq, const char *cursor);
@@ -126,6 +129,7 @@ au_http_result au_http_receive(au_http_request *rq, au_http_piece_fn piece, au_h
 /* Calls fn(data) once on the loop thread when the request ends, in whatever way: answered, its
  * client gone, its server stopped. Before its arena goes; one a request. */
 void au_http_on_end(au_http_request *rq, void (*fn)(void *data), void *data);
+void *au_http_end_data(const au_http_request *rq); /* that data; NULL before */
 bool au_http_body_announced(const au_http_request *rq,
                             uint64_t *len); /* Content-Length; false: not known before the end */
 
@@ -173,11 +177,42 @@ au_http_result au_http_internal(au_http_request *rq, const au_err *err);
 /* Calls `handler` on the loop thread after delay_ms (0 or more); dropped when the client leaves
  * first. */
 au_http_result au_http_again(au_http_request *rq, au_http_handler handler, int64_t delay_ms);
+/* The same, and also whenever au_http_server_wake was called meanwhile. */
+au_http_result au_http_wait(au_http_request *rq, au_http_handler handler, int64_t delay_ms);
 /* Gives a pending request back to its loop, which calls `handler` (NULL: the reply was set by this
  * thread). Any thread, exactly once. */
 void au_http_resume(au_http_request *rq, au_http_handler handler);
 /* Whether a shutdown has begun: long polls should answer now. */
 bool au_http_draining(const au_http_request *rq);
+
+/* ---- Streams: replies that are written piece by piece, for as long as there is something to say.
+ *
+ * The first handler sets headers, calls au_http_stream_begin and returns what its pump returns:
+ *
+ *     static au_http_result pump(au_http_request *rq)
+ *     {
+ *         while (... there is a piece and au_http_stream_write(rq, piece, len)) ...
+ *         return over ? au_http_stream_end(rq) : au_http_stream_wait(rq, pump, 15000);
+ *     }
+ *
+ * The pump runs on the loop thread: when the delay has passed, after au_http_server_wake, once a
+ * client that read slowly has caught up, and when a drain begins (au_http_draining: end soon).
+ * A client that has unsent bytes and reads none for idle_timeout_ms is cut off, and so is one that
+ * leaves; au_http_on_end tells. Pieces go out in the chunked coding; to an HTTP/1.0 client as they
+ * are until the connection closes. To HEAD the head alone is sent: end at once. ---- */
+
+enum { AU_HTTP_STREAM_BUFFER = 64 << 10 };
+
+void au_http_stream_begin(au_http_request *rq, const char *type);
+/* Copies the piece, whole. False, and nothing is taken, while AU_HTTP_STREAM_BUFFER bytes or more
+ * are unsent: so a slow client costs that much and one piece. Out of memory ends the connection. */
+bool au_http_stream_write(au_http_request *rq, const void *piece, size_t len);
+/* Whether nothing is unsent: then there is no need to write a comment to keep proxies awake. */
+bool au_http_stream_idle(const au_http_request *rq);
+/* Whether a piece would be taken now. */
+bool au_http_stream_has_room(const au_http_request *rq);
+au_http_result au_http_stream_wait(au_http_request *rq, au_http_handler pump, int64_t delay_ms);
+au_http_result au_http_stream_end(au_http_request *rq);
 
 /* ---- The server ---- */
 
@@ -216,6 +251,9 @@ AU_MUST_CHECK au_status au_http_server_start(au_http_server **out, const au_http
 /* "http://127.0.0.1:40123": with the port that was really bound. Borrowed until the server is
  * freed. */
 const char *au_http_server_url(const au_http_server *server);
+/* Calls the handlers of all requests that wait (au_http_wait) and all pumps, each on its loop. Any
+ * thread; returns at once. */
+void au_http_server_wake(au_http_server *server);
 /* Stops listening and ends idle connections; requests go on, each the last of its connection. */
 void au_http_server_drain(au_http_server *server);
 /* Requests that are not answered yet. */

@@ -46,6 +46,17 @@ typedef struct response {
     uint64_t sent;
 } response;
 
+/* The unsent part of a streamed reply. */
+typedef struct stream {
+    bool begun, ended;
+    bool refused; /* a piece found no room: call the pump once there is */
+    bool chunked;
+    au_buf out;
+    size_t sent;      /* of out */
+    int64_t pump_ms;  /* when the pump wants to be called */
+    int64_t stall_ms; /* while bytes are unsent: when the client has read nothing for too long */
+} stream;
+
 typedef struct query_param {
     const char *name, *value;
 } query_param;
@@ -65,11 +76,13 @@ struct au_http_request {
     const void *caller;
     int64_t started_ms, started_ns;
     void *data;
-    au_http_handler next; /* of resume, again and receive */
+    au_http_handler next; /* of resume, again, wait, receive and streams */
+    bool wakes;           /* next is called on a wake, too */
     au_http_piece_fn piece;
     void (*on_end)(void *data);
     void *end_data;
     response res;
+    stream stream;
 };
 
 typedef enum conn_state {
@@ -78,6 +91,7 @@ typedef enum conn_state {
     CONN_WAIT,   /* the request is pending */
     CONN_AGAIN,  /* a handler will be called at the deadline */
     CONN_WRITE,  /* sending the reply */
+    CONN_STREAM, /* sending a reply that its handler still writes */
     CONN_LINGER, /* sent; reading what the client still sends, so that a reset does not destroy the
                     reply */
 } conn_state;
@@ -114,6 +128,7 @@ typedef struct au_http_loop {
     bool thread_started, state_begun;
     void *state; /* of config.thread_begin */
     bool listening;
+    atomic_bool woken;       /* of au_http_server_wake; any thread */
     atomic_bool shed;        /* connections are short: close idle ones; any thread */
     int64_t listen_again_ms; /* accept was paused for want of descriptors; 0: not */
     au_http_conn *conns;
@@ -144,8 +159,10 @@ void au_http_conn_start(au_http_conn *c);                  /* on its loop: regis
 void au_http_conn_event(au_http_conn *c, uint32_t events); /* may free c, as may the following */
 void au_http_conn_deadline(au_http_conn *c);               /* it has passed */
 void au_http_conn_resumed(au_http_conn *c);
+void au_http_conn_woken(au_http_conn *c);
 void au_http_conn_close(au_http_conn *c); /* not in CONN_WAIT */
 void au_http_conn_set_deadline(au_http_conn *c, int64_t deadline_ms);
+void au_http_conn_decide_close(au_http_conn *c); /* whether the reply is the connection's last */
 
 /* loop.c */
 void *au_http_loop_main(void *loop);
@@ -165,5 +182,8 @@ bool au_http_response_prepare(au_http_request *rq, bool keep_alive);
 
 typedef enum send_result { SEND_DONE, SEND_BLOCKED, SEND_BROKEN } send_result;
 send_result au_http_response_send(au_http_request *rq, int fd);
+
+/* stream.c: the head, then what was written. DONE: all of it. */
+send_result au_http_stream_send(au_http_request *rq, int fd);
 
 #endif

@@ -159,6 +159,16 @@ static void check_deadlines(au_http_loop *loop, int64_t now)
     }
 }
 
+/* Somebody has news for those who wait. */
+static void wake_waiting(au_http_loop *loop)
+{
+    for (au_http_conn *c = loop->conns, *next; c; c = next) {
+        next = c->next;
+        if (c->rq.wakes)
+            au_http_conn_woken(c);
+    }
+}
+
 /* Draining: idle connections go; stopping past the grace period: all that are not pending go. */
 static void close_some(au_http_loop *loop, bool all)
 {
@@ -171,9 +181,11 @@ static void close_some(au_http_loop *loop, bool all)
     for (au_http_conn *c = loop->conns, *next; c; c = next) {
         next = c->next;
         bool idle = c->state == CONN_HEAD && c->in_len == 0;
-        /* Long polls look at au_http_draining and answer. */
+        /* Long polls look at au_http_draining and answer; streams end. */
         if (c->state == CONN_AGAIN && !all)
             au_http_conn_deadline(c);
+        else if (c->state == CONN_STREAM && !all)
+            au_http_conn_woken(c);
         else if (idle || (all && c->state != CONN_WAIT))
             au_http_conn_close(c);
     }
@@ -219,6 +231,8 @@ void *au_http_loop_main(void *arg)
         /* After the sockets' events: a connection freed here may have had one in this batch. */
         if (woken)
             take_inbox(loop);
+        if (woken && atomic_exchange(&loop->woken, false))
+            wake_waiting(loop);
         now = au_mono_ms();
         if (loop->listen_again_ms && now >= loop->listen_again_ms) {
             loop->listen_again_ms = 0;

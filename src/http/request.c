@@ -24,6 +24,7 @@ void au_http_request_deinit(au_http_request *rq)
     if (rq->on_end)
         rq->on_end(rq->end_data);
     rq->on_end = NULL;
+    au_buf_deinit(&rq->stream.out);
     json_decref(rq->json);
     rq->json = NULL;
     au_buf_deinit(&rq->body);
@@ -134,6 +135,11 @@ void *au_http_data(const au_http_request *rq)
 void au_http_set_data(au_http_request *rq, void *data)
 {
     rq->data = data;
+}
+
+void *au_http_end_data(const au_http_request *rq)
+{
+    return rq->end_data;
 }
 
 int64_t au_http_started_ms(const au_http_request *rq)
@@ -347,7 +353,15 @@ au_http_result au_http_serve_get(au_http_request *rq, const char *path, int stat
 au_http_result au_http_again(au_http_request *rq, au_http_handler handler, int64_t delay_ms)
 {
     rq->next = handler;
+    rq->wakes = false;
     au_http_conn_set_deadline(rq->conn, au_mono_ms() + delay_ms);
+    return AU_HTTP_AGAIN;
+}
+
+au_http_result au_http_wait(au_http_request *rq, au_http_handler handler, int64_t delay_ms)
+{
+    au_http_again(rq, handler, delay_ms);
+    rq->wakes = true;
     return AU_HTTP_AGAIN;
 }
 

@@ -142,9 +142,13 @@ static void place_urls(const char *base, json_t *json, bool all)
 
 void au_http_place_urls(const au_http_request *rq, json_t *json)
 {
-    const char *base = au_http_base_path(rq);
-    if (*base)
-        place_urls(base, json, false);
+    au_http_place_urls_at(au_http_base_path(rq), json);
+}
+
+void au_http_place_urls_at(const char *base_path, json_t *json)
+{
+    if (base_path && *base_path)
+        place_urls(base_path, json, false);
 }
 
 /* An etag of the bytes is cheap beside making them. */
@@ -380,7 +384,9 @@ bool au_http_response_prepare(au_http_request *rq, bool keep_alive)
     au_buf_printf(head, "HTTP/1.1 %d %s\r\n", res->status, au_http_reason(res->status));
     add_date(head);
     au_buf_printf(head, "X-Request-Id: %s\r\nX-Content-Type-Options: nosniff\r\n", rq->id);
-    if (!bodiless)
+    if (rq->stream.begun && rq->stream.chunked)
+        au_buf_str(head, "Transfer-Encoding: chunked\r\n");
+    else if (!bodiless && !rq->stream.begun)
         au_buf_printf(head, "Content-Length: %" PRIu64 "\r\n", res->length);
     if (!keep_alive)
         au_buf_str(head, "Connection: close\r\n");

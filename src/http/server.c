@@ -181,6 +181,14 @@ int au_http_server_active(const au_http_server *server)
     return atomic_load(&server->n_active);
 }
 
+void au_http_server_wake(au_http_server *server)
+{
+    for (int i = 0; i < server->config.threads; i++) {
+        if (!atomic_exchange(&server->loops[i].woken, true))
+            au_http_loop_wake(&server->loops[i]);
+    }
+}
+
 static void set_phase(au_http_server *s, int phase)
 {
     if (atomic_load(&s->phase) < phase)
