@@ -94,7 +94,6 @@ void *au_http_thread_state(
 void *au_http_data(
     const au_http_request *rq); /* what the handler kept with au_http_set_data, at first NULL */
 void au_http_set_data(au_http_request *rq, void *data);
-void *au_http_end_arg(const au_http_request *rq);      /* that arg; NULL before */
 int64_t au_http_started_ms(const au_http_request *rq); /* au_mono_ms when the head had arrived */
 
 /* Splits and decodes the query string; every parameter must be in `allowed` (NULL-terminated) and
