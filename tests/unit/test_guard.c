@@ -70,12 +70,26 @@ static void test_loopback(void **state)
     assert_false(au_http_is_loopback("localhost"));
 }
 
+static void test_cookies_are_for_the_same_origin(void **state)
+{
+    (void)state;
+    const au_http_guard g = {"127.0.0.1", "aulos.example"};
+    const char *host = "127.0.0.1:8080";
+    assert_true(au_http_guard_cookie(&g, host, "http://127.0.0.1:8080", "same-origin"));
+    assert_true(au_http_guard_cookie(&g, host, NULL, "none"));
+    assert_true(au_http_guard_cookie(&g, host, NULL, NULL));
+    assert_true(au_http_guard_cookie(&g, host, "https://aulos.example", NULL));
+    assert_false(au_http_guard_cookie(&g, host, "http://127.0.0.1:8080", "same-site"));
+    assert_false(au_http_guard_cookie(&g, host, NULL, "same-site"));
+    assert_false(au_http_guard_cookie(&g, host, NULL, "cross-site"));
+    assert_false(au_http_guard_cookie(&g, host, "http://evil.example", "same-origin"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_hosts),
-        cmocka_unit_test(test_authorities),
-        cmocka_unit_test(test_origins),
+        cmocka_unit_test(test_hosts),    cmocka_unit_test(test_authorities),
+        cmocka_unit_test(test_origins),  cmocka_unit_test(test_cookies_are_for_the_same_origin),
         cmocka_unit_test(test_loopback),
     };
     return cmocka_run_group_tests_name("guard", tests, NULL, NULL);

@@ -60,11 +60,33 @@ static void test_seeds_have_53_bits(void **state)
     assert_true(all == 0);
 }
 
+static void test_keyed_hashes(void **state)
+{
+    (void)state;
+    unsigned char secret[AU_SECRET_BYTES];
+    char hash[AU_KEYED_HASH_TEXT], other[AU_KEYED_HASH_TEXT];
+    for (size_t i = 0; i < sizeof secret; i++)
+        secret[i] = (unsigned char)i;
+    au_keyed_hash_hex(hash, secret, "key", "abc");
+    /* hashlib.blake2b(b"key\0abc", key=bytes(range(32)), digest_size=32) */
+    assert_string_equal(hash, "bae245bbc465be7990127c72795f8c5baf5e1a505f730acdad8147e3b2c3dff0");
+    au_keyed_hash_hex(other, secret, "keya", "bc");
+    assert_false(au_equal_secret(hash, other));
+    au_keyed_hash_hex(other, secret, "key", "abc");
+    assert_true(au_equal_secret(hash, other));
+    secret[31] ^= 1;
+    au_keyed_hash_hex(other, secret, "key", "abc");
+    assert_false(au_equal_secret(hash, other));
+    assert_false(au_equal_secret("a", "ab"));
+    assert_true(au_equal_secret("", ""));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sha256),
         cmocka_unit_test(test_sha256_of_a_file),
+        cmocka_unit_test(test_keyed_hashes),
         cmocka_unit_test(test_seeds_have_53_bits),
     };
     return cmocka_run_group_tests_name("hash", tests, NULL, NULL);

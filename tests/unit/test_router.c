@@ -17,6 +17,10 @@ static const au_http_route routes[] = {
     {"POST", "/v1/jobs/{id}/cancel", NULL, 0},
     {"GET", "/v1/samples/{id}/audio", NULL, 0},
     {"GET", "/v1/samples/{id}/audio.{ext}", NULL, 0},
+    {"GET", "/v1/tags/{id}", NULL, 0},
+    {"PATCH", "/v1/tags/{id}", NULL, 0},
+    {"GET", "/v1/tags/all", NULL, 0},
+    {"DELETE", "/v1/tags/all", NULL, 0},
     {NULL, NULL, NULL, 0},
 };
 
@@ -40,6 +44,7 @@ static void test_finds_routes(void **state)
         {"GET", "/v1/samples/x/audio.wav", 0, 7, ""},
         {"GET", "/v1/samples/x/audio.", 404, 0, ""},
         {"GET", "/v1/samples/x/audiowav", 404, 0, ""},
+        {"POST", "/v1/tags/all", 405, 0, "GET, HEAD, PATCH, DELETE"},
         {"GET", "/v1/jobs/", 404, 0, ""},
         {"GET", "//v1/jobs", 404, 0, ""},
         {"GET", "/v1//jobs", 404, 0, ""},
