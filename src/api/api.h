@@ -145,6 +145,8 @@ void au_list_add(json_t **list, json_t *item);
 au_http_result au_get_index(au_http_request *rq);
 au_http_result au_get_health(au_http_request *rq);
 au_http_result au_get_ready(au_http_request *rq);
+au_http_result au_get_openapi(au_http_request *rq);
+au_http_result au_get_docs(au_http_request *rq);
 au_http_result au_post_prompt(au_http_request *rq);
 au_http_result au_list_prompts(au_http_request *rq);
 au_http_result au_get_prompt(au_http_request *rq);

@@ -18,10 +18,11 @@ au_http_result au_get_index(au_http_request *rq)
         return AU_HTTP_DONE;
     return au_http_reply_json(
         rq, 200,
-        json_pack("{s:s, s:s, s:{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}}", "name", "aulos",
-                  "version", au_version(), "urls", "prompts", "/v1/prompts", "jobs", "/v1/jobs",
-                  "samples", "/v1/samples", "adapters", "/v1/adapters", "models", "/v1/models",
-                  "comparisons", "/v1/comparisons", "health", "/healthz", "ready", "/readyz"));
+        json_pack("{s:s, s:s, s:{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}}", "name",
+                  "aulos", "version", au_version(), "urls", "prompts", "/v1/prompts", "jobs",
+                  "/v1/jobs", "samples", "/v1/samples", "adapters", "/v1/adapters", "models",
+                  "/v1/models", "comparisons", "/v1/comparisons", "health", "/healthz", "ready",
+                  "/readyz", "openapi", "/openapi.json", "docs", "/docs"));
 }
 
 au_http_result au_get_health(au_http_request *rq)

@@ -8,6 +8,8 @@ const au_http_route au_api_routes[] = {
     {"GET", "/", au_get_index, AU_ROUTE_PUBLIC},
     {"GET", "/healthz", au_get_health, AU_ROUTE_ALWAYS | AU_ROUTE_PUBLIC},
     {"GET", "/readyz", au_get_ready, AU_ROUTE_ALWAYS | AU_ROUTE_PUBLIC},
+    {"GET", "/openapi.json", au_get_openapi, AU_ROUTE_PUBLIC},
+    {"GET", "/docs", au_get_docs, AU_ROUTE_PUBLIC},
     {"POST", "/v1/prompts", au_post_prompt, MAKES},
     {"GET", "/v1/prompts", au_list_prompts, 0},
     {"GET", "/v1/prompts/{id}", au_get_prompt, 0},

@@ -149,6 +149,9 @@ bool au_http_if_match(au_http_request *rq, json_t *current);
 /* Copies. */
 au_http_result au_http_reply_text(au_http_request *rq, int status, const char *type,
                                   const char *text, size_t len);
+/* A text that lives as long as the program, not copied: 200 with an ETag, or 304. */
+au_http_result au_http_reply_fixed(au_http_request *rq, const char *type, const char *text,
+                                   size_t len);
 au_http_result au_http_reply_empty(au_http_request *rq, int status);
 
 /* Answers as a GET of `path` would, but with `status` in place of 200; from a handler, in place of

@@ -152,10 +152,10 @@ void au_http_place_urls_at(const char *base_path, json_t *json)
 }
 
 /* An etag of the bytes is cheap beside making them. */
-static void json_etag(char etag[ETAG_BYTES], const au_buf *body)
+static void bytes_etag(char etag[ETAG_BYTES], const char *data, size_t len)
 {
     char hex[AU_SHA256_TEXT];
-    au_sha256_hex(hex, body->data, body->len);
+    au_sha256_hex(hex, data, len);
     snprintf(etag, ETAG_BYTES, "\"%.32s\"", hex);
 }
 
@@ -174,7 +174,7 @@ bool au_http_if_match(au_http_request *rq, json_t *current)
     au_http_place_urls(rq, current);
     if (match && current)
         dump(&body, current);
-    json_etag(etag, &body);
+    bytes_etag(etag, body.data, body.len);
     bool holds = !match || (body.status == AU_OK && au_etag_list_has(match, etag, true));
     if (!holds)
         au_http_problem(rq, AU_PROBLEM_PRECONDITION, "If-Match does not name %s, which is here now",
@@ -184,15 +184,25 @@ bool au_http_if_match(au_http_request *rq, json_t *current)
     return holds;
 }
 
-/* Whether a conditional GET ends here. */
-static bool not_modified(au_http_request *rq)
+/* Whether a conditional GET of these bytes ends here. */
+static bool not_modified(au_http_request *rq, const char *data, size_t len)
 {
     char etag[ETAG_BYTES];
-    json_etag(etag, &rq->res.body);
+    bytes_etag(etag, data, len);
     au_http_set_header(rq, "ETag", "%s", etag);
     au_http_set_header(rq, "Cache-Control", "private, no-cache");
     const char *none_match = au_http_header(rq, "if-none-match");
     return none_match && au_etag_list_has(none_match, etag, false);
+}
+
+au_http_result au_http_reply_fixed(au_http_request *rq, const char *type, const char *text,
+                                   size_t len)
+{
+    if (not_modified(rq, text, len))
+        return set_reply(rq, 304);
+    au_http_set_header(rq, "Content-Type", "%s", type);
+    add_segment(&rq->res, text, 0, len);
+    return set_reply(rq, 200);
 }
 
 au_http_result au_http_reply_json(au_http_request *rq, int status, json_t *json)
@@ -206,7 +216,7 @@ au_http_result au_http_reply_json(au_http_request *rq, int status, json_t *json)
     if (res->body.status != AU_OK)
         return reply_out_of_memory(rq);
     bool get = strcmp(rq->head.method, "GET") == 0 || au_http_is_head(rq);
-    if (status == 200 && get && not_modified(rq))
+    if (status == 200 && get && not_modified(rq, res->body.data, res->body.len))
         return set_reply(rq, 304);
     return reply_body(rq, status, "application/json");
 }

@@ -3,7 +3,26 @@
 import pytest
 
 import harness
+from contract import CONTRACT
 from harness import Server
+
+
+def hold_to_contract():
+    """Whether all that was sent and received is what the API description says."""
+    violations = CONTRACT.take_violations()
+    if violations:
+        more = f"\n... and {len(violations) - 10} more" if len(violations) > 10 else ""
+        pytest.fail("not as src/api/openapi/ says:\n" + "\n".join(violations[:10]) + more, pytrace=False)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_call(item):
+    hold_to_contract()  # after the test itself, and only if it has passed
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item):
+    hold_to_contract()  # what the ends of fixtures sent
 
 
 def pytest_collection_modifyitems(items):

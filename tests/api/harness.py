@@ -24,6 +24,8 @@ from pathlib import Path
 import numpy as np
 import requests
 
+from contract import CONTRACT
+
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(os.environ.get("AULOS_BIN", ROOT / "build" / "aulos")).resolve()
 MODEL = Path(os.environ.get("AULOS_MODEL", ROOT / "models" / "aulos-small")).resolve()
@@ -40,7 +42,6 @@ SLOW = float(os.environ.get("AULOS_TEST_SLOW", "10" if ASAN or TSAN else "1"))
 LENGTH = 0.05 if TSAN else 0.3 if ASAN else 1
 # Session memory in which the rows of such clips of 10 s run one at a time: less than one needs, more than a quarter.
 SMALL_MEMORY = int((3 + 5 * LENGTH) * (1 << 20))
-TRAFFIC = os.environ.get("AULOS_TEST_TRAFFIC")
 
 UUID7 = re.compile(r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")
 TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")
@@ -228,18 +229,8 @@ class Server:
         kw.setdefault("allow_redirects", False)
         url = path if path.startswith("http") else self.url + path
         reply = self.session.request(method, url, **kw)
-        if TRAFFIC:
-            self._note(method, path, kw, reply)
+        CONTRACT.check(method, reply.request.url, kw.get("json"), reply, streamed=kw.get("stream", False))
         return reply
-
-    @staticmethod
-    def _note(method, path, kw, reply):
-        """One line of JSON a request in the file $AULOS_TEST_TRAFFIC, for checks against the API description."""
-        kind = reply.headers.get("Content-Type", "")
-        body = reply.json() if "json" in kind and reply.content else None
-        with open(TRAFFIC, "a", encoding="utf-8") as out:
-            out.write(json.dumps({"method": method, "path": path, "sent": kw.get("json"), "status": reply.status_code,
-                                  "type": kind, "headers": dict(reply.headers), "body": body}) + "\n")
 
     def get(self, path, **kw):
         return self.req("GET", path, **kw)
