@@ -229,7 +229,10 @@ class Server:
         kw.setdefault("allow_redirects", False)
         url = path if path.startswith("http") else self.url + path
         reply = self.session.request(method, url, **kw)
-        CONTRACT.check(method, reply.request.url, kw.get("json"), reply, streamed=kw.get("stream", False))
+        where = reply.request.url
+        if "--base-path" in self.words:
+            where = where.replace(self.words[self.words.index("--base-path") + 1] + "/", "/", 1)
+        CONTRACT.check(method, where, kw.get("json"), reply, streamed=kw.get("stream", False))
         return reply
 
     def get(self, path, **kw):
