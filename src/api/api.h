@@ -35,6 +35,7 @@ typedef struct au_api {
     au_auth auth; /* constant after start, but for its atomics */
     au_writer *writer;
     au_store *store;
+    struct au_media *media; /* see media.h */
     au_registry *registry;
     au_janitor *janitor;                 /* NULL in tests */
     au_hub *hub;                         /* whoever waits learns of changes there */
@@ -161,6 +162,7 @@ au_http_result au_list_samples(au_http_request *rq);
 au_http_result au_get_sample(au_http_request *rq);
 au_http_result au_get_audio(au_http_request *rq);
 au_http_result au_get_audio_as(au_http_request *rq);
+au_http_result au_get_peaks(au_http_request *rq);
 au_http_result au_list_adapters(au_http_request *rq);
 au_http_result au_get_adapter(au_http_request *rq);
 au_http_result au_list_models(au_http_request *rq);

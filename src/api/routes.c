@@ -24,6 +24,7 @@ const au_http_route au_api_routes[] = {
     {"GET", "/v1/samples/{id}", au_get_sample, 0},
     {"GET", "/v1/samples/{id}/audio", au_get_audio, AU_ROUTE_LINK},
     {"GET", "/v1/samples/{id}/audio.{ext}", au_get_audio_as, AU_ROUTE_LINK},
+    {"GET", "/v1/samples/{id}/peaks", au_get_peaks, 0},
     {"POST", "/v1/samples/{id}/link", au_post_link, AU_ROUTE_JSON},
     {"GET", "/v1/adapters", au_list_adapters, 0},
     {"GET", "/v1/adapters/{id}", au_get_adapter, 0},

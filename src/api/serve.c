@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "api/api.h"
+#include "api/media.h"
 #include "base/clock.h"
 #include "base/fs.h"
 #include "base/log.h"
@@ -346,6 +347,12 @@ static au_status start(serve *s, au_err *err)
     AU_TRY(open_data(s, err));
     AU_TRY(open_models(s, err));
     AU_TRY(start_janitor(s, err));
+    AU_TRY(au_media_new(&s->api.media,
+                        &(au_media_config){.db_url = s->db_path,
+                                           .writer = s->api.writer,
+                                           .store = s->api.store,
+                                           .min_free_disk = c->min_free_disk_bytes},
+                        err));
     /* HTTP before the workers: an address that is taken must not cost the start of a worker. */
     AU_TRY(start_http(s, err));
     AU_TRY(start_workers(s, err));
@@ -387,6 +394,7 @@ static void stop(serve *s, const sigset_t *signals)
 static void deinit(serve *s)
 {
     stop_http(s, 0);
+    au_media_free(&s->api.media); /* its requests ended with HTTP; it writes through the writer */
     au_janitor_free(&s->api.janitor);
     au_registry_close(&s->api.registry);
     au_writer_free(&s->api.writer);

@@ -301,6 +301,7 @@ static au_status sweep_object(void *user, const char *key, uint64_t size, au_err
      * For "adapters/<hash>/<file>" the folder counts. */
     AU_TRY(au_db_int(&owned, s->reader, 0, err,
                      "SELECT EXISTS (SELECT 1 FROM samples WHERE store_key = ?1) "
+                     "OR EXISTS (SELECT 1 FROM renditions WHERE store_key = ?1) "
                      "OR EXISTS (SELECT 1 FROM uploads WHERE key IN (?1, substr(?1, 1, 74))) "
                      "OR EXISTS (SELECT 1 FROM adapters WHERE sha256 = substr(?1, 10, 64) AND "
                      "store_key = substr(?1, 1, 74))",

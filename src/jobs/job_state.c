@@ -267,7 +267,9 @@ au_status au_job_drop_samples(au_db *db, const char *job_id, int64_t *n, au_err 
     au_status st = AU_OK;
     AU_TRY(au_db_exec(db, n, err,
                       "INSERT INTO uploads (key, job_id, lease_token, created_at) "
-                      "SELECT store_key, job_id, -1, au_now_ms() FROM samples WHERE job_id = ?1",
+                      "SELECT store_key, job_id, -1, au_now_ms() FROM samples WHERE job_id = ?1 "
+                      "UNION ALL SELECT r.store_key, s.job_id, -1, au_now_ms() FROM samples s "
+                      "JOIN renditions r ON r.sample_id = s.id WHERE s.job_id = ?1",
                       "t", job_id));
     if (*n == 0)
         goto done;

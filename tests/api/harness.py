@@ -385,6 +385,7 @@ def objects_on_disk(data):
 def leftovers(server):
     """(objects without a sample row, sample rows without an object, upload intents)."""
     rows = {s["storage_path"] for s in server.all("/v1/samples?limit=100")}
+    rows |= {r["store_key"] for r in read_db(server.data, "SELECT store_key FROM renditions")}
     disk = objects_on_disk(server.data)
     return disk - rows, rows - disk, len(read_db(server.data, "SELECT * FROM uploads"))
 

@@ -1,9 +1,16 @@
 # SPDX-License-Identifier: MIT
 """Formats: what is asked for at submit and by the command line, what the files hold, equal bytes."""
 import json
+import re
+import sqlite3
 import struct
+import time
+import urllib.parse
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
+import requests
 
 import harness
 from harness import generate, sha256
@@ -130,3 +137,240 @@ def test_a_job_makes_the_format_that_it_asks_for(live, tmp_path, name):
 def test_unknown_formats_are_422(live, value):
     problem = harness.check_problem(live.post("/v1/jobs", {"prompt": "x", "format": value}), 422)
     assert "/format" in harness.pointers(problem)
+
+
+# ---- Renditions
+
+
+def wait_swept(server):
+    harness.wait_until(lambda: harness.leftovers(server) == (set(), set(), 0), 90, "no orphans", step=0.2)
+
+
+@pytest.fixture(scope="module")
+def sample(live):
+    return live.samples_of(live.run(prompt=PROMPT, duration_s=0.6, seed=21))[0]
+
+
+@pytest.mark.parametrize("name", ["flac", "mp3", "opus"])
+def test_a_rendition_is_the_file_that_a_job_would_have_made(live, sample, name):
+    twin = live.samples_of(live.run(prompt=PROMPT, duration_s=0.6, seed=21, format=name))[0]
+    for _ in range(2):
+        reply = live.get(f"{sample['urls']['audio']}.{name}")
+        assert reply.status_code == 200, reply.text
+        assert reply.headers["Content-Type"] == TYPES[name]
+        assert reply.headers["ETag"] == f'"sha256-{sha256(reply.content)}"' == f'"sha256-{twin["sha256"]}"'
+        assert reply.headers["Accept-Ranges"] == "bytes"
+    part = live.get(f"{sample['urls']['audio']}.{name}", headers={"Range": "bytes=5-99"})
+    assert part.status_code == 206 and part.content == reply.content[5:100]
+    head = live.head(f"{sample['urls']['audio']}.{name}")
+    assert head.headers["Content-Length"] == str(len(reply.content)) and head.headers["ETag"] == reply.headers["ETag"]
+    assert live.get(f"{sample['urls']['audio']}.{name}", headers={"If-None-Match": head.headers["ETag"]}).status_code == 304
+    rows = harness.read_db(live.data, "SELECT * FROM renditions WHERE sample_id = ? AND format = ?", sample["id"], name)
+    assert len(rows) == 1 and sha256(live.data / "objects" / rows[0]["store_key"]) == rows[0]["sha256"]
+    # and the other way round, but for what the codec left out
+    back = live.get(f"{twin['urls']['audio']}.wav")
+    tag, channels, rate, bits, frames = harness.wav_info(back.content)
+    assert (tag, bits, channels, rate, frames) == (1, 16, twin["channels"], twin["sample_rate"], twin["frames"])
+    if name == "flac":
+        assert back.content == live.audio(sample)
+
+
+def test_head_makes_a_rendition_too(live):
+    made = live.samples_of(live.run(prompt="head first", duration_s=0.3))[0]
+    head = live.head(f"{made['urls']['audio']}.flac")
+    assert head.status_code == 200 and int(head.headers["Content-Length"]) > 0
+    assert len(live.get(f"{made['urls']['audio']}.flac").content) == int(head.headers["Content-Length"])
+
+
+def test_many_first_requests_make_one_rendition(live):
+    made = live.samples_of(live.run(prompt="asked by many", duration_s=0.5))[0]
+
+    def ask(i):
+        with requests.Session() as s:
+            return s.get(f"{live.url}{made['urls']['audio']}.{'mp3' if i % 2 else 'opus'}", timeout=60 * harness.SLOW)
+
+    with ThreadPoolExecutor(24) as pool:
+        replies = list(pool.map(ask, range(24)))
+    assert {r.status_code for r in replies} == {200}
+    assert len({r.content for r in replies}) == 2
+    assert len(harness.read_db(live.data, "SELECT * FROM renditions WHERE sample_id = ?", made["id"])) == 2
+    assert not harness.read_db(live.data, "SELECT * FROM uploads WHERE job_id IS NULL")
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 48000, 192000])
+def test_wav_at_another_rate(live, sample, rate):
+    reply = live.get(f"{sample['urls']['audio']}.wav?rate={rate}")
+    assert reply.status_code == 200, reply.text
+    tag, channels, got, bits, frames = harness.wav_info(reply.content)
+    assert (tag, channels, got, bits) == (1, sample["channels"], rate, 16)
+    assert frames == round(sample["frames"] * rate / sample["sample_rate"])
+    assert reply.headers["ETag"] == f'"sha256-{sha256(reply.content)}"'
+
+
+def test_the_own_rate_is_the_file_itself(live, sample):
+    reply = live.get(f"{sample['urls']['audio']}?rate={sample['sample_rate']}")
+    assert sha256(reply.content) == sample["sha256"]
+
+
+@pytest.mark.parametrize("query", ["rate=7999", "rate=192001", "rate=0", "rate=-1", "rate=48k", "rate=", "rate=1e4", "rat=48000",
+                                   "download=2", "download=yes", "rate=48000&rate=48000"])
+def test_bad_queries_are_400(live, sample, query):
+    problem = harness.check_problem(live.get(f"{sample['urls']['audio']}.wav?{query}"), 400)
+    assert problem["errors"][0]["parameter"] == query.split("=")[0]
+
+
+@pytest.mark.parametrize("name", ["mp3", "opus"])
+def test_lossy_forms_have_no_other_rate(live, sample, name):
+    harness.check_problem(live.get(f"{sample['urls']['audio']}.{name}?rate=48000"), 400)
+
+
+def test_renditions_go_with_a_cancelled_job(make_server):
+    server = make_server("--session-memory", harness.SMALL_MEMORY)
+    job = server.submit(prompt="partly", num_samples=4, duration_s=10 * harness.LENGTH)
+    first = harness.wait_until(lambda: [s["sample_id"] for s in server.job(job)["samples"] if s.get("sample_id")], 120,
+                               "a first sample")[0]
+    assert server.get(f"/v1/samples/{first}/audio.flac").status_code == 200
+    if server.cancel(job).status_code in (200, 202):
+        server.wait(job, "cancelled")
+        assert server.get(f"/v1/samples/{first}/audio.flac").status_code in (404, 410)
+        wait_swept(server)
+        assert not harness.objects_on_disk(server.data)
+
+
+def test_renditions_survive_the_sweep_and_a_restart(make_server, tmp_path):
+    server = make_server(data=tmp_path / "d")
+    made = server.samples_of(server.run(prompt="kept", duration_s=0.3))[0]
+    whole = server.get(f"{made['urls']['audio']}.opus").content
+    server.stop()
+    stray = tmp_path / "d" / "objects" / "samples" / "01" / "01970000-0000-7000-8000-000000000000.mp3"
+    stray.parent.mkdir(exist_ok=True)
+    stray.write_bytes(b"nobody's")
+    again = make_server(data=tmp_path / "d", workers=0)  # a start sweeps everything
+    harness.wait_until(lambda: not stray.exists(), 30, "the stray object to go")
+    assert again.get(f"{made['urls']['audio']}.opus").content == whole
+
+
+def test_no_rendition_of_a_missing_or_damaged_object(make_server):
+    server = make_server()
+    gone, flipped = server.samples_of(server.run(prompt="soon gone", duration_s=0.3, num_samples=2))
+    (server.data / "objects" / gone["storage_path"]).unlink()
+    harness.check_problem(server.get(f"{gone['urls']['audio']}.mp3"), 502, "object-missing")
+    flip(server.data / "objects" / flipped["storage_path"])
+    harness.check_problem(server.get(f"{flipped['urls']['audio']}.mp3"), 502, "object-corrupt")
+    assert not harness.read_db(server.data, "SELECT * FROM renditions")
+    assert not harness.read_db(server.data, "SELECT * FROM uploads")
+    server.kill()
+
+
+def flip(path, at=-100):
+    """Changes one bit of a file in place."""
+    with open(path, "r+b") as f:
+        f.seek(at, 0 if at >= 0 else 2)
+        byte = f.read(1)[0]
+        f.seek(-1, 1)
+        f.write(bytes([byte ^ 1]))
+
+
+@pytest.mark.parametrize("headers", [{}, {"Range": "bytes=0-99"}])
+def test_a_flipped_bit_is_a_502_before_and_after_it_was_served(make_server, headers):
+    server = make_server()
+    first, second = server.samples_of(server.run(prompt="damaged", duration_s=0.3, num_samples=2))
+    flip(server.data / "objects" / first["storage_path"])
+    harness.check_problem(server.get(first["urls"]["audio"], headers=headers), 502, "object-corrupt")
+    assert server.head(first["urls"]["audio"]).status_code == 502
+    assert sha256(server.audio(second)) == second["sha256"]
+    time.sleep(0.05)  # file times are as fine as the kernel's tick
+    flip(server.data / "objects" / second["storage_path"])
+    harness.check_problem(server.get(second["urls"]["audio"], headers=headers), 502, "object-corrupt")
+    assert "object differs from its record" in server.log()
+    server.kill()
+
+
+# ---- Names of downloads
+
+
+def disposition(reply):
+    value = reply.headers["Content-Disposition"]
+    plain = re.match(r'attachment; filename="([^"]*)"', value).group(1)
+    long = re.search(r"filename\*=UTF-8''(\S+)", value)
+    return plain, urllib.parse.unquote(long.group(1)) if long else None
+
+
+def test_downloads_have_a_name(live, sample):
+    reply = live.get(f"{sample['urls']['audio']}?download=1")
+    assert disposition(reply) == ("Gr__e calm __ piano - 21.wav", "Grüße calm 音楽 piano - 21.wav")
+    assert sha256(reply.content) == sample["sha256"]
+    assert disposition(live.get(f"{sample['urls']['audio']}.mp3?download=1"))[0].endswith(" - 21.mp3")
+    assert "Content-Disposition" not in live.get(f"{sample['urls']['audio']}?download=0").headers
+    assert "Content-Disposition" in live.get(f"{sample['urls']['audio']}?download=1", headers={"Range": "bytes=0-9"}).headers
+
+
+@pytest.mark.parametrize("prompt,name", [("../../etc/passwd", "etc passwd - 3.wav"), ("...", "aulos - 3.wav"), ("a\r\nb\tc", "a b c - 3.wav"),
+                                         ('quo"te\\back', "quo te back - 3.wav"), ("x" * 200, "x" * 60 + " - 3.wav"),
+                                         ("50% off", "50_ off - 3.wav")])
+def test_names_are_safe(live, prompt, name):
+    made = live.samples_of(live.run(prompt=prompt, duration_s=0.1, seed=3))[0]
+    plain, long = disposition(live.get(f"{made['urls']['audio']}?download=1"))
+    assert plain == name
+    assert long == ("50% off - 3.wav" if "%" in prompt else None)
+
+
+# ---- Peaks
+
+
+def peaks_of(x, bins):
+    """The slow way, by frames, from float64 [frames, channels]."""
+    edges = [i * len(x) // bins for i in range(bins + 1)]
+    cuts = [x[a:max(b, a + 1)] for a, b in zip(edges, edges[1:])]
+    return [np.clip(np.rint(127 * np.array([f(c) for c in cuts])), -127, 127).astype(int).tolist()
+            for f in (np.min, np.max, lambda c: np.sqrt(np.mean(c**2)))]
+
+
+@pytest.mark.parametrize("bins", [None, 1, 2, 63, 64, 1000, 1024, 4095, 4096])
+def test_peaks_are_those_of_the_audio(live, sample, bins):
+    reply = live.ok(sample["urls"]["peaks"] + (f"?bins={bins}" if bins else ""))
+    bins = bins or 1024
+    assert reply["version"] == 1 and reply["bins"] == bins
+    for name in ("min", "max", "rms"):
+        assert len(reply[name]) == bins and all(isinstance(v, int) and -127 <= v <= 127 for v in reply[name])
+    assert all(low <= high for low, high in zip(reply["min"], reply["max"]))
+    x = harness.wav_frames(live.audio(sample))
+    low, high, rms = peaks_of(x, bins)
+    assert min(reply["min"]) == min(low) and max(reply["max"]) == max(high)
+    if 4096 % bins == 0:  # else edges lie between the bins that are kept
+        for got, want in ((reply["min"], low), (reply["max"], high), (reply["rms"], rms)):
+            assert np.abs(np.array(got) - np.array(want)).max() <= 1
+
+
+@pytest.mark.parametrize("value", ["0", "4097", "-1", "", "x", "1.5", "99999999999999999999"])
+def test_bad_bins_are_400(live, sample, value):
+    problem = harness.check_problem(live.get(f"{sample['urls']['peaks']}?bins={value}"), 400)
+    assert problem["errors"][0]["parameter"] == "bins"
+
+
+def test_rows_of_lists_carry_small_waveforms(live, sample):
+    row = next(s for s in live.all("/v1/samples?limit=100") if s["id"] == sample["id"])
+    fine = live.ok(sample["urls"]["peaks"] + "?bins=64")
+    assert row["mini"] == sample["mini"] == [max(-a, b) for a, b in zip(fine["min"], fine["max"])]
+
+
+def test_peaks_that_are_not_stored_are_measured_from_the_object(make_server, tmp_path):
+    server = make_server(data=tmp_path / "d")
+    made = server.samples_of(server.run(prompt="old row", duration_s=0.4))[0]
+    want = server.ok(made["urls"]["peaks"])
+    server.stop()
+    db = sqlite3.connect(tmp_path / "d" / "aulos.db")
+    db.execute("UPDATE samples SET peaks = NULL, mini = NULL")
+    db.commit()
+    db.close()
+    again = make_server(data=tmp_path / "d", workers=0)
+    assert again.sample(made["id"])["mini"] is None
+    got = again.ok(made["urls"]["peaks"])
+    for name in ("min", "max", "rms"):
+        assert np.abs(np.array(got[name]) - np.array(want[name])).max() <= 1
+    assert len(again.sample(made["id"])["mini"]) == 64
+
+
+def test_peaks_of_nothing(live):
+    harness.check_problem(live.get(f"/v1/samples/{harness.MISSING_ID}/peaks"), 404)
+    harness.check_problem(live.get("/v1/samples/x/peaks"), 404)

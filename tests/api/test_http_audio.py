@@ -68,9 +68,10 @@ def test_extension_of_the_format_is_the_same_file(live, clip):
     expect(live.get(url(clip, ".wav")), 200, clip[1])
 
 
-@pytest.mark.parametrize("ending", [".mp3", ".opus", ".flac"])
-def test_extension_without_rendition_is_406(live, clip, ending):
+@pytest.mark.parametrize("ending", [".ogg", ".WAV", ".wav24", ".x", ".mp33"])
+def test_unknown_extension_is_406(live, clip, ending):
     check_problem(live.get(url(clip, ending)), 406)
+    assert live.head(url(clip, ending)).status_code == 406
 
 
 def test_unknown_sample_is_404(live):
