@@ -104,8 +104,15 @@ typedef struct au_job_filter {
 AU_MUST_CHECK au_status au_job_list(au_db *db, au_arena *a, const au_job_filter *filter,
                                     au_job ***jobs, size_t *n, bool *has_more, au_err *err);
 
+/* How many jobs wait: exact, and cheap however many they are. */
+AU_MUST_CHECK au_status au_queue_count(au_db *db, int64_t *waiting, au_err *err);
+/* A paused queue takes jobs, but no worker claims one. It stays paused over restarts. */
+AU_MUST_CHECK au_status au_queue_is_paused(au_db *db, bool *paused, au_err *err);
+AU_MUST_CHECK au_status au_queue_set_paused(au_db *db, bool paused, au_err *err);
+
 typedef struct au_queue_stats {
     int64_t queued, processing;
+    bool paused;
     int64_t
         job_ms; /* how long a job took lately, median of the last 20 completed ones; -1: none yet */
     int64_t drain_ms; /* estimate until one place in the queue is free; -1: not known */
@@ -149,11 +156,11 @@ typedef struct au_job_new {
     const char *seed_source; /* "random" | "request" */
     const char *params;      /* JSON object, complete */
     const char *format;
-    const char *label;                                   /* NULL: "" */
-    int priority;                                        /* -100 ... 100 */
-    int64_t deadline_ms;                                 /* from now; 0: none */
-    const char *warnings;                                /* JSON array; NULL: [] */
-    const char *retry_of, *reproduces, *idempotency_key; /* NULL: none */
+    const char *label;                 /* NULL: "" */
+    int priority;                      /* -100 ... 100 */
+    int64_t deadline_ms;               /* from now; 0: none */
+    const char *warnings;              /* JSON array; NULL: [] */
+    const char *retry_of, *reproduces; /* NULL: none */
 } au_job_new;
 
 typedef enum au_submit_fault {
@@ -208,8 +215,9 @@ typedef struct au_job_candidate {
     int64_t token;
     bool alone; /* an attempt ended its worker: no other job may run beside the next */
 } au_job_candidate;
-/* A read: highest priority, then oldest, run_after passed, of the given models; prefers
- * `open_model` (may be NULL) among jobs of equal priority less than 10 s apart. */
+/* A read: highest priority, then oldest, where a minute of waiting is worth a step of priority;
+ * run_after passed, of the given models; prefers `open_model` (may be NULL), whose jobs may
+ * overtake others that are ahead by less than 10 s. *found false: none, or the queue is paused. */
 AU_MUST_CHECK au_status au_job_next(au_db *db, const char *const *models, size_t n_models,
                                     const char *open_model, au_job_candidate *out, bool *found,
                                     au_err *err);

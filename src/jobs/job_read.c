@@ -6,10 +6,17 @@
 #include <string.h>
 
 #include "base/buf.h"
-#include "jobs/job.h"
+#include "jobs/job_state.h"
 #include "jobs/reader.h"
 
-enum { DEFAULT_LIMIT = 20, MAX_LIMIT = 500, MAX_EVENTS = 1000, RECENT_JOBS = 20, SQL_BYTES = 4096 };
+enum {
+    DEFAULT_LIMIT = 20,
+    MAX_LIMIT = 500,
+    MAX_EVENTS = 1000,
+    SQL_BYTES = 4096,
+    CLOCK_MARGIN_MS = 60000,
+    /* between an id and the time of its row: far less */
+};
 
 #define JOB_COLUMNS                                                                                \
     "j.id, j.label, j.state, j.prompt_id, p.text, p.negative_text, j.model_name, "                 \
@@ -114,101 +121,6 @@ done:
     return st;
 }
 
-/* ---- Queue
- * ------------------------------------------------------------------------------------------- */
-
-static int by_value(const void *a, const void *b)
-{
-    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-    return (x > y) - (x < y);
-}
-
-static au_status recent_job_ms(au_db *db, int64_t *out, au_err *err)
-{
-    au_rows *rows = NULL;
-    au_status st = AU_OK;
-    int64_t times[RECENT_JOBS];
-    size_t n = 0;
-    *out = -1;
-    AU_TRY(au_db_query(&rows, db, err,
-                       "SELECT finished_at - attempt_started FROM jobs WHERE state = 'completed' "
-                       "ORDER BY finished_at DESC LIMIT 20",
-                       ""));
-    for (bool has_row; n < RECENT_JOBS; n++) {
-        AU_TRY(au_rows_next(rows, &has_row, err));
-        if (!has_row)
-            break;
-        times[n] = au_rows_int(rows, 0);
-    }
-    if (n > 0) {
-        qsort(times, n, sizeof *times, by_value);
-        *out = times[n / 2] > 0 ? times[n / 2] : 0; /* the wall clock may have been set back */
-    }
-done:
-    au_rows_close(&rows);
-    return st;
-}
-
-/* Until `ahead` jobs have gone through `workers` workers, the running one included. */
-static int64_t wait_ms(int64_t job_ms, int64_t running_eta_ms, int64_t ahead, int64_t workers)
-{
-    if (job_ms < 0)
-        return -1;
-    int64_t first = running_eta_ms >= 0 ? running_eta_ms : job_ms / 2;
-    return first + job_ms * ahead / (workers > 0 ? workers : 1);
-}
-
-static au_status running(au_db *db, int64_t *n, int64_t *eta_ms, au_err *err)
-{
-    au_rows *rows = NULL;
-    au_status st = AU_OK;
-    bool has_row;
-    AU_TRY(au_db_query(&rows, db, err,
-                       "SELECT COUNT(*), MIN(CASE WHEN eta_ms >= 0 THEN eta_ms END) FROM jobs "
-                       "WHERE state IN ('processing', 'cancelling')",
-                       ""));
-    AU_TRY(au_rows_next(rows, &has_row, err));
-    *n = au_rows_int(rows, 0);
-    *eta_ms = *n == 0 ? 0 : au_rows_is_null(rows, 1) ? -1 : au_rows_int(rows, 1);
-done:
-    au_rows_close(&rows);
-    return st;
-}
-
-au_status au_queue_stats_get(au_db *db, au_queue_stats *out, au_err *err)
-{
-    au_status st = AU_OK;
-    int64_t eta_ms;
-    *out = (au_queue_stats){.job_ms = -1, .drain_ms = -1};
-    AU_TRY(au_db_int(&out->queued, db, 0, err, "SELECT COUNT(*) FROM jobs WHERE state = 'queued'",
-                     ""));
-    AU_TRY(running(db, &out->processing, &eta_ms, err));
-    AU_TRY(recent_job_ms(db, &out->job_ms, err));
-    out->drain_ms = wait_ms(out->job_ms, eta_ms, 0, out->processing);
-done:
-    return st;
-}
-
-static au_status estimate_starts(au_db *db, au_job **jobs, size_t n, au_err *err)
-{
-    au_status st = AU_OK;
-    int64_t workers, eta_ms, job_ms;
-    bool any = false;
-    for (size_t i = 0; i < n; i++)
-        any = any || jobs[i]->queue_position > 0;
-    if (!any)
-        goto done;
-    AU_TRY(running(db, &workers, &eta_ms, err));
-    AU_TRY(recent_job_ms(db, &job_ms, err));
-    for (size_t i = 0; i < n; i++) {
-        if (jobs[i]->queue_position > 0)
-            jobs[i]->estimated_start_ms =
-                wait_ms(job_ms, eta_ms, jobs[i]->queue_position - 1, workers);
-    }
-done:
-    return st;
-}
-
 /* ---- One and many
  * -------------------------------------------------------------------------------------- */
 
@@ -229,13 +141,7 @@ au_status au_job_get(au_db *db, au_arena *a, const char *id, au_job **out, au_er
     AU_TRY(read_job(&r, out, err));
     au_rows_close(&rows);
     AU_TRY(read_samples(db, a, *out, err));
-    if ((*out)->state == AU_JOB_QUEUED) {
-        AU_TRY(au_db_int(&(*out)->queue_position, db, 0, err,
-                         "SELECT 1 + COUNT(*) FROM jobs WHERE state = 'queued' AND "
-                         "(priority > ?1 OR (priority = ?1 AND id < ?2))",
-                         "it", (int64_t)(*out)->priority, id));
-        AU_TRY(estimate_starts(db, out, 1, err));
-    }
+    AU_TRY(au_queue_positions(db, out, 1, err));
 done:
     au_rows_close(&rows);
     if (own)
@@ -243,12 +149,18 @@ done:
     return st;
 }
 
+/* Ids begin with the millisecond in which they were made, a moment before created_at. */
+static void id_made_at(char out[AU_UUID_TEXT], int64_t unix_ms)
+{
+    uint64_t ms = (uint64_t)(unix_ms < 0 ? 0 : unix_ms) & 0xffffffffffff;
+    snprintf(out, AU_UUID_TEXT, "%08llx-%04llx-0000-0000-000000000000",
+             (unsigned long long)(ms >> 16), (unsigned long long)(ms & 0xffff));
+}
+
 static void list_sql(au_buf *sql, const au_job_filter *f)
 {
-    au_buf_str(sql, "SELECT " JOB_COLUMNS ", q.position FROM jobs j "
-                    "JOIN prompts p ON p.id = j.prompt_id LEFT JOIN (SELECT id, ROW_NUMBER() OVER "
-                    "(ORDER BY priority DESC, id) AS position FROM jobs WHERE state = 'queued') q "
-                    "ON q.id = j.id AND j.state = 'queued' WHERE j.deleted_at = 0");
+    au_buf_str(sql, "SELECT " JOB_COLUMNS "FROM jobs j JOIN prompts p ON p.id = j.prompt_id "
+                    "WHERE j.deleted_at = 0");
     if (f->before_id)
         au_buf_str(sql, " AND j.id < ?1");
     if (f->state)
@@ -259,9 +171,9 @@ static void list_sql(au_buf *sql, const au_job_filter *f)
         au_buf_str(sql, " AND EXISTS (SELECT 1 FROM job_samples s WHERE s.job_id = j.id AND "
                         "s.adapter_id = ?4)");
     if (f->label)
-        au_buf_str(sql, " AND j.label = ?5");
+        au_buf_str(sql, *f->label ? " AND j.label = ?5 AND j.label <> ''" : " AND j.label = ?5");
     if (f->created_after)
-        au_buf_str(sql, " AND j.created_at > ?6");
+        au_buf_str(sql, " AND j.created_at > ?6 AND j.id >= ?8");
     au_buf_str(sql, " ORDER BY j.id DESC LIMIT ?7");
 }
 
@@ -277,14 +189,16 @@ au_status au_job_list(au_db *db, au_arena *a, const au_job_filter *f, au_job ***
     *jobs = NULL;
     *n = 0;
     *has_more = false;
+    char since[AU_UUID_TEXT];
+    id_made_at(since, f->created_after - CLOCK_MARGIN_MS);
     au_buf_init(&sql, SQL_BYTES);
     list_sql(&sql, f);
     AU_TRY(au_buf_check(&sql, err));
     if (own)
         AU_TRY(au_db_begin_read(db, err));
-    AU_TRY(au_db_query(&rows, db, err, au_buf_cstr(&sql), "tttttii", f->before_id, f->state,
-                       f->prompt_id, f->adapter_id, f->label, f->created_after,
-                       (int64_t)limit + 1));
+    AU_TRY(au_db_query(&rows, db, err, au_buf_cstr(&sql), "tttttiit", f->before_id, f->state,
+                       f->prompt_id, f->adapter_id, f->label, f->created_after, (int64_t)limit + 1,
+                       since));
     for (;;) {
         AU_TRY(au_rows_next(rows, &has_row, err));
         if (!has_row)
@@ -296,13 +210,12 @@ au_status au_job_list(au_db *db, au_arena *a, const au_job_filter *f, au_job ***
         au_reader r = au_reader_of(rows, a, err);
         au_job *j = NULL;
         AU_TRY(read_job(&r, &j, err));
-        j->queue_position = au_read_i64(&r);
         AU_TRY(au_page_push((void ***)jobs, n, &cap, j, a, err));
     }
     au_rows_close(&rows);
     for (size_t i = 0; i < *n; i++)
         AU_TRY(read_samples(db, a, (*jobs)[i], err));
-    AU_TRY(estimate_starts(db, *jobs, *n, err));
+    AU_TRY(au_queue_positions(db, *jobs, *n, err));
 done:
     au_rows_close(&rows);
     au_buf_deinit(&sql);

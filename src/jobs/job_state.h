@@ -60,6 +60,9 @@ AU_MUST_CHECK au_status au_job_end_texts(const au_job_facts *facts, const au_job
  * many. */
 AU_MUST_CHECK au_status au_job_drop_samples(au_db *db, const char *job_id, int64_t *n, au_err *err);
 
+/* Sets queue_position and estimated_start_ms of those that wait. */
+AU_MUST_CHECK au_status au_queue_positions(au_db *db, au_job **jobs, size_t n, au_err *err);
+
 /* First back-off doubled `times` times, at most a minute, jittered down to a half. */
 int64_t au_job_backoff_ms(const au_limits *limits, int times);
 

@@ -32,8 +32,7 @@ done:
 static au_status check_queue(au_db *db, const au_limits *limits, au_submit_result *out, au_err *err)
 {
     int64_t queued;
-    au_status st =
-        au_db_int(&queued, db, 0, err, "SELECT COUNT(*) FROM jobs WHERE state = 'queued'", "");
+    au_status st = au_queue_count(db, &queued, err);
     if (st == AU_OK && queued >= limits->queue_limit) {
         out->fault = AU_SUBMIT_QUEUE_FULL;
         st = au_fail(err, AU_LIMIT, "%lld jobs are queued, at most %lld may", (long long)queued,
@@ -126,21 +125,21 @@ au_status au_job_submit(au_db *db, const au_job_new *job, const au_limits *limit
         "INSERT INTO jobs (id, prompt_id, model_name, model_fingerprint, params, format, "
         "num_samples, "
         "num_variants, seed, seed_source, label, priority, state, max_attempts, warnings, "
-        "idempotency_key, retry_of, reproduces, created_at, deadline_at) "
+        "retry_of, reproduces, created_at, deadline_at, queue_key) "
         "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 'queued', ?13, ?14, ?15, ?16, "
-        "?17, "
-        "au_now_ms(), CASE WHEN ?18 > 0 THEN au_now_ms() + ?18 ELSE 0 END)",
+        "au_now_ms(), CASE WHEN ?17 > 0 THEN au_now_ms() + ?17 ELSE 0 END, "
+        "au_now_ms() - ?12 * ?18)",
         "tttttt"
         "iii"
         "tt"
         "ii"
-        "tttt"
-        "i",
+        "ttt"
+        "ii",
         out->job_id, out->prompt_id, job->model_name, job->model_fingerprint, job->params,
         job->format, (int64_t)job->num_samples, (int64_t)n_variants, (int64_t)job->seed,
         job->seed_source, job->label ? job->label : "", (int64_t)job->priority,
-        limits->max_attempts, job->warnings ? job->warnings : "[]", job->idempotency_key,
-        job->retry_of, job->reproduces, deadline));
+        limits->max_attempts, job->warnings ? job->warnings : "[]", job->retry_of, job->reproduces,
+        deadline, limits->priority_step_ms));
     for (size_t i = 0; i < n_variants; i++)
         AU_TRY(insert_samples(db, job, i, &variants[i], out, err));
     AU_TRY(au_job_emit(db, out->job_id, "state", "{\"attempt\":0,\"state\":\"queued\"}", err));

@@ -13,6 +13,7 @@ void au_limits_init(au_limits *limits)
         .janitor_ms = 2000,
         .backoff_ms = 1000,
         .queue_limit = 1000,
+        .priority_step_ms = 60000,
         .max_attempts = 3,
         .max_deaths = 2,
         .max_interruptions = 10,

@@ -13,10 +13,11 @@ typedef struct au_limits {
                                   handed back */
     int64_t cancel_poll_ms;    /* 20: how often the worker looks for a cancel */
     int64_t janitor_ms;        /* 2000 */
-    int64_t backoff_ms;   /* 1000: first back-off, doubled each time, jittered, at most a minute */
-    int64_t queue_limit;  /* 1000 queued jobs */
-    int64_t max_attempts; /* 3 */
-    int64_t max_deaths;   /* 2: attempts in a row whose worker died; then the job is poisoned */
+    int64_t backoff_ms;  /* 1000: first back-off, doubled each time, jittered, at most a minute */
+    int64_t queue_limit; /* 1000 queued jobs */
+    int64_t priority_step_ms; /* 60000: waiting for so long is worth a step of priority */
+    int64_t max_attempts;     /* 3 */
+    int64_t max_deaths;       /* 2: attempts in a row whose worker died; then the job is poisoned */
     int64_t max_interruptions; /* 10: more deaths of the server than this and the job fails */
     int64_t max_samples;       /* 16 per job and variant */
     int64_t max_variants;      /* 16 */

@@ -173,3 +173,44 @@ CREATE TABLE deliveries (
 ) STRICT;
 CREATE INDEX deliveries_due ON deliveries (due_at) WHERE state = 'pending';
 CREATE INDEX deliveries_by_webhook ON deliveries (webhook_id, id);
+
+-- The order of the queue: smaller first. created_at less a minute for each step of priority, so that a job that waits overtakes younger ones of
+-- higher priority in the end, and the order of two jobs never changes.
+ALTER TABLE jobs ADD COLUMN queue_key INTEGER NOT NULL DEFAULT 0;
+UPDATE jobs SET queue_key = created_at - priority * 60000;
+DROP INDEX jobs_queue;
+CREATE INDEX jobs_queue ON jobs (state, queue_key, id) WHERE state = 'queued'; -- state first, so that the planner prefers it to jobs_by_state
+CREATE INDEX jobs_queue_of_model ON jobs (model_name, queue_key, id) WHERE state = 'queued';
+CREATE INDEX jobs_by_label ON jobs (label, id) WHERE label <> '';
+
+-- How many jobs wait, by queue_key divided by 2^7, 2^15 and 2^23 (level 0, 1, 2): the limit and every position are sums of a few hundred rows at
+-- most, however long the queue is. Kept by triggers, so that nothing can forget it.
+CREATE TABLE queue_counts (
+    level   INTEGER NOT NULL,
+    bucket  INTEGER NOT NULL,
+    waiting INTEGER NOT NULL,
+    PRIMARY KEY (level, bucket)
+) STRICT, WITHOUT ROWID;
+INSERT INTO queue_counts SELECT 0, queue_key >> 7, COUNT(*) FROM jobs WHERE state = 'queued' GROUP BY 2;
+INSERT INTO queue_counts SELECT 1, queue_key >> 15, COUNT(*) FROM jobs WHERE state = 'queued' GROUP BY 2;
+INSERT INTO queue_counts SELECT 2, queue_key >> 23, COUNT(*) FROM jobs WHERE state = 'queued' GROUP BY 2;
+CREATE TRIGGER jobs_enter AFTER INSERT ON jobs WHEN NEW.state = 'queued' BEGIN
+    INSERT INTO queue_counts VALUES (0, NEW.queue_key >> 7, 1), (1, NEW.queue_key >> 15, 1), (2, NEW.queue_key >> 23, 1)
+        ON CONFLICT DO UPDATE SET waiting = waiting + 1;
+END;
+CREATE TRIGGER jobs_enter_again AFTER UPDATE OF state ON jobs WHEN NEW.state = 'queued' AND OLD.state <> 'queued' BEGIN
+    INSERT INTO queue_counts VALUES (0, NEW.queue_key >> 7, 1), (1, NEW.queue_key >> 15, 1), (2, NEW.queue_key >> 23, 1)
+        ON CONFLICT DO UPDATE SET waiting = waiting + 1;
+END;
+CREATE TRIGGER jobs_leave AFTER UPDATE OF state ON jobs WHEN OLD.state = 'queued' AND NEW.state <> 'queued' BEGIN
+    UPDATE queue_counts SET waiting = waiting - 1 WHERE (level, bucket) IN
+        (VALUES (0, OLD.queue_key >> 7), (1, OLD.queue_key >> 15), (2, OLD.queue_key >> 23));
+    DELETE FROM queue_counts WHERE waiting = 0 AND (level, bucket) IN
+        (VALUES (0, OLD.queue_key >> 7), (1, OLD.queue_key >> 15), (2, OLD.queue_key >> 23));
+END;
+CREATE TRIGGER jobs_vanish AFTER DELETE ON jobs WHEN OLD.state = 'queued' BEGIN
+    UPDATE queue_counts SET waiting = waiting - 1 WHERE (level, bucket) IN
+        (VALUES (0, OLD.queue_key >> 7), (1, OLD.queue_key >> 15), (2, OLD.queue_key >> 23));
+    DELETE FROM queue_counts WHERE waiting = 0 AND (level, bucket) IN
+        (VALUES (0, OLD.queue_key >> 7), (1, OLD.queue_key >> 15), (2, OLD.queue_key >> 23));
+END;
