@@ -178,8 +178,8 @@ static void test_positions(void **state)
     TX(au_job_cancel(f->db, id, &result, &now, &f->err));
     assert_int_equal(result, AU_CANCEL_DONE);
     check_positions();
-    TX(au_db_exec(f->db, NULL, &f->err,
-                  "DELETE FROM jobs WHERE state = 'queued' AND priority = -1", ""));
+    TX(au_db_exec(f->db, NULL, &f->err, "DELETE FROM jobs WHERE state = 'queued' AND priority = -1",
+                  ""));
     check_positions();
     assert_int_equal(look(f, lease.job_id)->queue_position > 0, 1);
     assert_int_equal(look(f, id)->queue_position, 0);
