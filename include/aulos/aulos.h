@@ -250,6 +250,58 @@ AU_API AU_MUST_CHECK au_status au_generate(const au_request *request, au_err *er
 AU_API AU_MUST_CHECK au_status au_request_memory(const au_request *request, uint64_t *bytes,
                                                  au_err *err);
 
+/* ---- Sessions: rows that come and go
+ * --------------------------------------------------------------------------- */
+
+/* What au_generate is made of, for a caller whose rows are not all known at the beginning. Rows are
+ * added while others are in the making; each unit of work advances all of them with one reading of
+ * the weights. One thread owns a session, and its model is busy until the session is closed. */
+typedef struct au_session au_session;
+
+typedef struct au_row_progress {
+    au_stage stage;
+    uint64_t step, steps; /* decoder steps of the row */
+    double fraction;      /* 0 ... 1 of the row, never falls */
+} au_row_progress;
+
+/* Callbacks get the tag that the row was added with, and run within au_session_step. They may not
+ * call functions of the session. */
+typedef struct au_session_options {
+    size_t size;
+    au_model *model;       /* a reference is kept */
+    uint64_t memory_bytes; /* as in au_request */
+    double max_duration_s; /* 0: 300 s */
+    void *user;
+
+    /* Asked before each unit of work for each row. True: the row is gone when au_session_step
+     * returns, and on_left was called. NULL: never. */
+    bool (*cancelled)(void *user, void *tag);
+    void (*on_left)(void *user, void *tag);                                      /* NULL: none */
+    void (*on_progress)(void *user, void *tag, const au_row_progress *progress); /* NULL: none */
+    /* A finished clip, as soon as it is there; the row is gone afterwards. Another status than
+     * AU_OK is returned by au_session_step. Required. */
+    au_status (*on_audio)(void *user, void *tag, const au_audio *audio, au_err *err);
+    au_trace_fn trace; /* of the first row; NULL: none */
+} au_session_options;
+
+/* AU_CONFLICT: the model has a session already. */
+AU_API AU_MUST_CHECK au_status au_session_open(const au_session_options *options, au_session **out,
+                                               au_err *err);
+/* Drops the rows that are left, without a callback. NULL is fine. */
+AU_API void au_session_close(au_session **session);
+/* AU_OK if the row would be taken now (its adapter need not be open); AU_AGAIN if it must wait
+ * until others are gone; AU_LIMIT if it needs more than four times the limit; AU_INVALID. An empty
+ * session takes any row that is not over that. */
+AU_API AU_MUST_CHECK au_status au_session_fits(const au_session *session, const au_row *row,
+                                               au_err *err);
+/* The row, copied. Its adapter is kept until the row is gone. Fails as au_session_fits. */
+AU_API AU_MUST_CHECK au_status au_session_add(au_session *session, const au_row *row, void *tag,
+                                              au_err *err);
+AU_API size_t au_session_rows(const au_session *session);
+/* A unit of work for all rows: one text, or a decoder step; while a row is complete, also a stretch
+ * of its audio. Allocates nothing but what on_audio does. Without rows: nothing. */
+AU_API AU_MUST_CHECK au_status au_session_step(au_session *session, au_err *err);
+
 /* ---- Measuring
  * --------------------------------------------------------------------------------------------- */
 

@@ -11,16 +11,25 @@
 
 enum { KEEP_STRENGTHS = 8 };
 
+static void free_strength(au_strength *s)
+{
+    free(s->loras);
+    free(s->by_module);
+    free(s->floats);
+    free(s);
+}
+
+/* Those that no row uses. */
 static void free_strengths(au_adapter *a)
 {
-    for (au_strength *s = a->strengths, *next; s; s = next) {
-        next = s->next;
-        free(s->loras);
-        free(s->by_module);
-        free(s->floats);
-        free(s);
+    for (au_strength **at = &a->strengths, *s; (s = *at) != NULL;) {
+        if (s->users > 0) {
+            at = &s->next;
+            continue;
+        }
+        *at = s->next;
+        free_strength(s);
     }
-    a->strengths = NULL;
 }
 
 static void close_adapter(au_adapter *a)
@@ -140,6 +149,7 @@ au_status au_adapter_at(au_adapter *adapter, double strength, const au_applied *
 {
     for (au_strength *s = adapter->strengths; s; s = s->next)
         if (s->strength == strength) {
+            s->users++;
             *out = &s->applied;
             return AU_OK;
         }
@@ -166,16 +176,20 @@ au_status au_adapter_at(au_adapter *adapter, double strength, const au_applied *
     }
     s->applied = (au_applied){s->by_module, n};
     s->next = adapter->strengths;
+    s->users = 1;
     adapter->strengths = s;
     *out = &s->applied;
 done:
-    if (st != AU_OK && s) {
-        free(s->loras);
-        free(s->by_module);
-        free(s->floats);
-        free(s);
-    }
+    if (st != AU_OK && s)
+        free_strength(s);
     return st;
+}
+
+void au_adapter_let_go(au_adapter *adapter, const au_applied *applied)
+{
+    for (au_strength *s = adapter->strengths; s; s = s->next)
+        if (&s->applied == applied)
+            s->users--;
 }
 
 void au_adapter_trim(au_adapter *adapter)

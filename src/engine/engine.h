@@ -29,6 +29,7 @@ struct au_model {
 typedef struct au_strength {
     struct au_strength *next;
     double strength;
+    int users; /* rows */
     au_applied applied;
     au_lora *loras;            /* [n] what applied.loras points to */
     const au_lora **by_module; /* [n modules] */
@@ -42,15 +43,35 @@ struct au_adapter {
     char *dir, *name;
     au_adapter_info info;
     au_strength
-        *strengths; /* made so far; only touched while the model is busy with a request of ours */
+        *strengths; /* made so far; only touched while the model is busy with a session of ours */
 };
 
-/* The adapter at a strength; borrowed until the adapter is closed or au_adapter_trim is called. The
- * caller runs the model's request. */
+/* The adapter at a strength, until au_adapter_let_go. Owner of the model's session only. */
 AU_MUST_CHECK au_status au_adapter_at(au_adapter *adapter, double strength, const au_applied **out,
                                       au_err *err);
-/* Forgets strengths when many have gathered. Called before a request uses any. */
+void au_adapter_let_go(au_adapter *adapter, const au_applied *applied);
+/* Forgets strengths that no row uses, when many have gathered. */
 void au_adapter_trim(au_adapter *adapter);
+
+/* A row as a family wants it. */
+typedef struct au_ready_row {
+    au_clip_spec clip;
+    au_params params;
+    int32_t *tokens, *negative; /* owned */
+    au_adapter *adapter;        /* owned reference or NULL */
+    size_t steps;
+} au_ready_row;
+/* Checks the row and turns its texts into tokens. The clip points into `out`, which must stay where
+ * it is; it has no adapter yet. */
+AU_MUST_CHECK au_status au_ready_row_init(au_ready_row *out, const au_model *model,
+                                          const au_row *row, double max_duration_s, au_err *err);
+void au_ready_row_deinit(au_ready_row *row);
+/* Work in decoder steps, for progress: of the whole row, and what is done when a stage is at `done`
+ * of `of`. */
+double au_row_work(const au_ready_row *row);
+double au_row_work_done(const au_ready_row *row, au_stage stage, size_t done, size_t of);
+/* Session memory when the caller names no limit. */
+uint64_t au_default_memory(void);
 
 /* Identity of a checkpoint, 64 hexadecimal digits (architecture: "Model identity"). */
 AU_MUST_CHECK au_status au_fingerprint(char out[65], const char *dir, const char *tokenizer_file,

@@ -67,11 +67,12 @@ static uint64_t default_session(const au_model *m)
     au_params params;
     au_params_init(&params, sizeof params);
     const int32_t tokens[16] = {0};
-    au_clip_spec clip = {.tokens = tokens,
-                         .n_tokens = 16,
-                         .frames = (size_t)(m->info.frame_rate * 10),
-                         .params = &params};
-    return m->family->session_bytes(m->net, &clip, 1, au_pool_threads(m->pool));
+    const au_clip_spec clip = {.tokens = tokens,
+                               .n_tokens = 16,
+                               .frames = (size_t)(m->info.frame_rate * 10),
+                               .params = &params};
+    const au_clip_spec *clips[] = {&clip};
+    return m->family->session_bytes(m->net, clips, 1, au_pool_threads(m->pool));
 }
 
 au_status au_model_report(const au_model *model, bool full_hash, char **json, au_err *err)

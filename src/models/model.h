@@ -27,7 +27,7 @@ typedef struct au_source {
 typedef struct au_net au_net;           /* a family's opened model: read-only */
 typedef struct au_sequence au_sequence; /* a family's session: slots with clips in the making */
 
-/* One clip to be made. Borrowed until the slot is left. */
+/* One clip to be made. Borrowed from join to leave. */
 typedef struct au_clip_spec {
     const int32_t *tokens; /* of the prompt, [S] */
     size_t n_tokens;
@@ -37,11 +37,14 @@ typedef struct au_clip_spec {
     uint64_t seed;
     size_t frames;           /* F */
     const au_params *params; /* checked */
+    bool alone; /* for session_bytes: counts its texts as its own, whatever else is there */
 } au_clip_spec;
 
-/* Asked before each unit of work for each clip that takes part; true: that clip is to be left.
- * Called on the owner's thread. */
+/* Called on the owner's thread. */
 typedef struct au_watch {
+    /* Asked before each unit of work (a decoder step, a layer of the text encoder, a stretch of
+     * audio) for each clip of the session; true: it takes part in nothing more, and is to be left.
+     */
     bool (*cancelled)(void *user, const au_clip_spec *clip);
     void (*unit_done)(void *user, const au_clip_spec *clip, au_stage stage, size_t done, size_t of);
     au_trace_fn trace; /* stages of `traced`; NULL: none */
@@ -63,21 +66,28 @@ typedef struct au_family {
     /* Adds family-specific members to the report of `model inspect`. */
     au_status (*report)(const au_net *net, json_t *object, au_err *err);
 
-    /* Bytes that a session for just these clips takes. */
-    uint64_t (*session_bytes)(const au_net *net, const au_clip_spec *clips, size_t n, int threads);
-    /* One planned allocation; clip i takes slot i and its text is encoded. */
+    /* A session is a set of slots. Its owner does one unit of work after the other, and between any
+     * two lets clips join and leave. Memory is mapped and unmapped when a clip joins or leaves,
+     * never by a unit of work; the arithmetic of a slot does not depend on its neighbours. */
+
+    /* Bytes that a session with just these clips takes. */
+    uint64_t (*session_bytes)(const au_net *net, const au_clip_spec *const *clips, size_t n,
+                              int threads);
     au_status (*session_open)(au_sequence **out, const au_net *net, const au_nn *nn,
-                              const au_clip_spec *clips, size_t n, const au_watch *watch,
-                              au_err *err);
+                              const au_watch *watch, au_err *err);
     void (*session_close)(au_sequence **s);
-    /* One decoder step for all slots that are not left or complete. *active: how many still need
-     * steps afterwards. */
-    au_status (*step)(au_sequence *s, size_t *active, au_err *err);
+    /* AU_NOMEM: nothing changed. The number of a slot is that of its clip until it is left. */
+    au_status (*join)(au_sequence *s, const au_clip_spec *clip, size_t *slot, au_err *err);
     void (*leave)(au_sequence *s, size_t slot);
+    /* One text that a slot waits for; false: none does. */
+    bool (*encode)(au_sequence *s);
+    /* One decoder step for all slots that have their text and are not complete. */
+    void (*step)(au_sequence *s);
     bool (*complete)(const au_sequence *s, size_t slot);
-    /* The clip of a complete slot: frames [n_frames, channels]. AU_CANCELLED if the watch said so.
-     */
-    au_status (*render)(au_sequence *s, size_t slot, float *frames, au_err *err);
+    /* The next stretch of audio of a complete slot; false: its clip was cancelled. *frames is set
+     * when the clip is whole: [n_frames, channels], the slot's until it is left. One slot at a
+     * time. */
+    bool (*render)(au_sequence *s, size_t slot, const float **frames);
 } au_family;
 
 extern const au_family au_family_musicgen;

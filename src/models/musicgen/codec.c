@@ -11,7 +11,8 @@
  * short reach, so the output is made in chunks: for each, the stretch of input that every layer
  * needs is worked out backwards, and what two chunks share is computed twice. A layer pads by the
  * position in the whole clip, so chunks join to the bits of a whole-clip decode. Chunks are the
- * items of work of the pool; each thread has its own scratch. */
+ * items of work of the pool; each thread has its own scratch. A clip is decoded a stretch at a
+ * time: what must last between two stretches is the clip's, scratch is whoever's turn it is. */
 #include "models/musicgen/musicgen.h"
 
 #include <string.h>
@@ -127,42 +128,25 @@ static size_t round_up(size_t floats)
     return (floats + 15) & ~(size_t)15;
 }
 
-size_t au_mg_codec_scratch(const au_net *net, size_t frames, size_t channels, int threads)
-{
-    const mg_config *c = &net->config;
-    chunk_plan p = plan_chunks(net);
-    size_t H = net->codec.first.out, block = frames < LSTM_BLOCK ? frames : LSTM_BLOCK;
-    size_t floats = channels * round_up(frames * (size_t)c->codec.hidden); /* z */
-    floats += channels * round_up(frames * H);                             /* behind the LSTM */
-    floats += channels * round_up(block * H);                              /* a block's skip */
-    floats += round_up(au_conv1d_scratch(&net->codec.first, (int64_t)block));
-    floats += round_up(channels * (block + 1) * 4 * H);             /* gates */
-    floats += (size_t)c->codec.n_lstm * round_up(2 * channels * H); /* state */
-    floats += (size_t)threads * (2 * round_up(p.activation) + round_up(p.work));
-    return floats * sizeof(float);
-}
-
 /* ---- The part up to the LSTM ---- */
 
-typedef struct decode {
+struct mg_decode {
     const au_net *net;
     const au_nn *nn;
     layer layers[MAX_LAYERS];
     size_t n_layers, channels;
     int64_t frames;
     chunk_plan plan;
+    size_t block;     /* frames of a block of the LSTM */
+    float *z[2];      /* [F, hidden] per channel */
     float *hidden[2]; /* [F, H] behind the LSTM, per channel */
-    float *scratch;   /* per thread: two activations and the work space */
+    float *skip[2];   /* [block, H] */
+    float *states[MG_MAX_LSTM];
     float *out;
-    int64_t first_chunk; /* of the running batch */
-} decode;
-
-static float *carve(float **at, size_t floats)
-{
-    float *p = *at;
-    *at += round_up(floats);
-    return p;
-}
+    float *scratch;      /* of this call; per thread: two activations and the work space */
+    int64_t lstm_done;   /* frames */
+    int64_t first_chunk; /* of the running batch, or the next */
+};
 
 static void sum_codebooks(const au_net *net, const au_kernels *k, const int32_t *codes,
                           size_t frames, float *z, float *row)
@@ -181,24 +165,23 @@ static void sum_codebooks(const au_net *net, const au_kernels *k, const int32_t 
 }
 
 /* A block of frames through the first convolution and the LSTM, for all channels. */
-static void run_block(decode *d, float *const *z, float *const *skip, float *conv_scratch,
-                      float *gates, float *const *states, int64_t first, int64_t len)
+static void run_block(mg_decode *d, float *conv_scratch, float *gates, int64_t first, int64_t len)
 {
     const au_net *net = d->net;
     size_t H = net->codec.first.out, n = (size_t)len;
     float *block[2];
     for (size_t ch = 0; ch < d->channels; ch++) {
         block[ch] = d->hidden[ch] + (size_t)first * H;
-        const au_stretch x = {z[ch], 0, d->frames, d->frames},
+        const au_stretch x = {d->z[ch], 0, d->frames, d->frames},
                          y = {block[ch], first, len, d->frames};
         au_conv1d_run(d->nn->k, &net->codec.first, &y, H, &x, NULL, conv_scratch);
-        memcpy(skip[ch], block[ch], n * H * sizeof(float));
+        memcpy(d->skip[ch], block[ch], n * H * sizeof(float));
     }
     for (int l = 0; l < net->config.codec.n_lstm; l++)
         au_nn_lstm(d->nn, block, (const float *const *)block, d->channels, n, &net->codec.lstm[l],
-                   states[l], gates);
+                   d->states[l], gates);
     for (size_t ch = 0; ch < d->channels; ch++)
-        d->nn->k->add(block[ch], block[ch], skip[ch], n * H);
+        d->nn->k->add(block[ch], block[ch], d->skip[ch], n * H);
 }
 
 /* ---- The part behind it ---- */
@@ -223,7 +206,7 @@ static void run_residual(const au_kernels *k, const mg_residual *r, const au_str
 
 static void run_chunk(void *ctx, size_t item, int thread)
 {
-    const decode *d = ctx;
+    const mg_decode *d = ctx;
     const au_kernels *k = d->nn->k;
     size_t ch = item % d->channels;
     int64_t chunk = d->first_chunk + (int64_t)(item / d->channels);
@@ -260,50 +243,91 @@ static void run_chunk(void *ctx, size_t item, int thread)
     }
 }
 
-bool au_mg_codec_decode(const au_net *net, const au_nn *nn, const int32_t *const *codes,
-                        size_t channels, size_t frames, float *out, void *scratch,
-                        bool (*keep_going)(void *, size_t frames_done), void *user)
+/* ---- One clip, a stretch at a time ---- */
+
+/* Lays a clip's state out over `base`, or with base NULL works out its size. */
+static size_t lay_out(mg_decode *d, const au_net *net, size_t frames, size_t channels, char *base)
 {
     const mg_config *c = &net->config;
-    decode d = {.net = net,
-                .nn = nn,
-                .channels = channels,
-                .frames = (int64_t)frames,
-                .out = out,
-                .plan = plan_chunks(net)};
-    d.n_layers = list_layers(net, d.layers);
-    size_t H = net->codec.first.out, hidden = (size_t)c->codec.hidden,
-           block = frames < LSTM_BLOCK ? frames : LSTM_BLOCK;
-    float *at = scratch, *z[2], *skip[2], *states[MG_MAX_LSTM];
+    size_t H = net->codec.first.out, floats = 0,
+           block = frames < LSTM_BLOCK ? frames : (size_t)LSTM_BLOCK;
+    size_t head = (sizeof *d + 63) & ~(size_t)63;
+    float *at = base ? (float *)(void *)(base + head) : NULL;
+    size_t sizes[3] = {round_up(frames * (size_t)c->codec.hidden), round_up(frames * H),
+                       round_up(block * H)};
     for (size_t ch = 0; ch < channels; ch++) {
-        z[ch] = carve(&at, frames * hidden);
-        d.hidden[ch] = carve(&at, frames * H);
-        skip[ch] = carve(&at, block * H);
+        float **parts[3] = {&d->z[ch], &d->hidden[ch], &d->skip[ch]};
+        for (int i = 0; i < 3; i++) {
+            *parts[i] = at ? at + floats : NULL;
+            floats += sizes[i];
+        }
     }
-    float *conv_scratch = carve(&at, au_conv1d_scratch(&net->codec.first, (int64_t)block));
-    float *gates = carve(&at, channels * (block + 1) * 4 * H);
     for (int l = 0; l < c->codec.n_lstm; l++) {
-        states[l] = carve(&at, 2 * channels * H);
-        memset(states[l], 0, 2 * channels * H * sizeof(float));
+        d->states[l] = at ? at + floats : NULL;
+        floats += round_up(2 * channels * H);
     }
-    d.scratch = at;
+    d->block = block;
+    return head + floats * sizeof(float);
+}
+
+size_t au_mg_codec_bytes(const au_net *net, size_t frames, size_t channels)
+{
+    mg_decode d;
+    return lay_out(&d, net, frames, channels, NULL);
+}
+
+size_t au_mg_codec_scratch(const au_net *net, size_t channels, int threads)
+{
+    chunk_plan p = plan_chunks(net);
+    size_t H = net->codec.first.out;
+    size_t lstm = round_up(au_conv1d_scratch(&net->codec.first, LSTM_BLOCK)) +
+                  round_up(channels * (LSTM_BLOCK + 1) * 4 * H);
+    size_t chunks = (size_t)threads * (2 * round_up(p.activation) + round_up(p.work));
+    size_t row = (size_t)net->config.codec.codebook_dim;
+    return max_size(row, max_size(lstm, chunks)) * sizeof(float);
+}
+
+mg_decode *au_mg_codec_begin(const au_net *net, const au_nn *nn, const int32_t *const *codes,
+                             size_t channels, size_t frames, float *out, void *memory,
+                             void *scratch)
+{
+    mg_decode *d = memory;
+    *d = (mg_decode){.net = net,
+                     .nn = nn,
+                     .channels = channels,
+                     .frames = (int64_t)frames,
+                     .out = out,
+                     .plan = plan_chunks(net)};
+    d->n_layers = list_layers(net, d->layers);
+    (void)lay_out(d, net, frames, channels, memory);
+    for (int l = 0; l < net->config.codec.n_lstm; l++)
+        memset(d->states[l], 0, 2 * channels * net->codec.first.out * sizeof(float));
     for (size_t ch = 0; ch < channels; ch++)
-        sum_codebooks(net, nn->k, codes[ch], frames, z[ch], gates);
-    for (size_t f = 0; f < frames; f += block) {
-        if (!keep_going(user, 0))
-            return false;
-        run_block(&d, z, skip, conv_scratch, gates, states, (int64_t)f,
-                  (int64_t)(frames - f < block ? frames - f : block));
+        sum_codebooks(net, nn->k, codes[ch], frames, d->z[ch], scratch);
+    return d;
+}
+
+bool au_mg_codec_next(mg_decode *d, void *scratch, size_t *frames_done)
+{
+    const au_net *net = d->net;
+    d->scratch = scratch;
+    if (d->lstm_done < d->frames) {
+        float *gates =
+            d->scratch + round_up(au_conv1d_scratch(&net->codec.first, (int64_t)d->block));
+        int64_t rest = d->frames - d->lstm_done, block = (int64_t)d->block;
+        int64_t len = rest < block ? rest : block;
+        run_block(d, d->scratch, gates, d->lstm_done, len);
+        d->lstm_done += len;
+        *frames_done = 0;
+        return true;
     }
-    int64_t chunks = (d.frames + d.plan.frames - 1) / d.plan.frames;
-    /* A batch gives each thread two chunks between questions. */
-    int64_t batch = 2 * au_pool_threads(nn->pool);
-    for (d.first_chunk = 0; d.first_chunk < chunks; d.first_chunk += batch) {
-        int64_t done = d.first_chunk * d.plan.frames;
-        if (!keep_going(user, (size_t)(done < d.frames ? done : d.frames)))
-            return false;
-        int64_t n = chunks - d.first_chunk < batch ? chunks - d.first_chunk : batch;
-        au_pool_run(nn->pool, (size_t)n * channels, run_chunk, &d);
-    }
-    return true;
+    int64_t chunks = (d->frames + d->plan.frames - 1) / d->plan.frames;
+    /* Two chunks a thread. */
+    int64_t batch = 2 * au_pool_threads(d->nn->pool), rest = chunks - d->first_chunk;
+    int64_t n = rest < batch ? rest : batch;
+    au_pool_run(d->nn->pool, (size_t)n * d->channels, run_chunk, d);
+    d->first_chunk += n;
+    int64_t done = d->first_chunk * d->plan.frames;
+    *frames_done = (size_t)(done < d->frames ? done : d->frames);
+    return d->first_chunk < chunks;
 }

@@ -87,14 +87,10 @@ static au_status net_report(const au_net *net, json_t *object, au_err *err)
     return failed ? au_fail(err, AU_NOMEM, "cannot allocate the report") : AU_OK;
 }
 
-static void leave(au_sequence *s, size_t slot)
-{
-    s->slots[slot].left = true;
-}
-
 static bool complete(const au_sequence *s, size_t slot)
 {
-    return !s->slots[slot].left && s->slots[slot].column == s->slots[slot].steps;
+    const mg_slot *at = s->slots[slot];
+    return !at->left && at->column == at->steps;
 }
 
 const au_family au_family_musicgen = {
@@ -107,8 +103,10 @@ const au_family au_family_musicgen = {
     .session_bytes = au_mg_session_bytes,
     .session_open = au_mg_session_open,
     .session_close = au_mg_session_close,
+    .join = au_mg_join,
+    .leave = au_mg_leave,
+    .encode = au_mg_encode,
     .step = au_mg_step,
-    .leave = leave,
     .complete = complete,
     .render = au_mg_render,
 };

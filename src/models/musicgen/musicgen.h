@@ -139,13 +139,17 @@ bool au_mg_text_encode(const au_net *net, const au_nn *nn, const int32_t *tokens
                        const au_applied *applied, float *states, float *scratch,
                        bool (*keep_going)(void *, size_t layer), void *user);
 
-/* ---- EnCodec decoder. codes[channel][quantiser] is a row of `frames` codes; out [frames * hop,
- * channels] interleaved. keep_going is asked before each chunk with the frames done so far; false:
- * returns false. AU_NOMEM. */
-size_t au_mg_codec_scratch(const au_net *net, size_t frames, size_t channels,
-                           int threads); /* bytes */
-bool au_mg_codec_decode(const au_net *net, const au_nn *nn, const int32_t *const *codes,
-                        size_t channels, size_t frames, float *out, void *scratch,
-                        bool (*keep_going)(void *, size_t frames_done), void *user);
+/* ---- EnCodec decoder, a stretch at a time: a block of the LSTM, or two chunks for each thread.
+ * codes[channel][quantiser] is a row of `frames` codes, read by begin alone; out [frames * hop,
+ * channels] interleaved. A clip in the making is au_mg_codec_bytes of memory, aligned to 64;
+ * scratch is au_mg_codec_scratch bytes of which nothing lasts between two calls. */
+typedef struct mg_decode mg_decode;
+size_t au_mg_codec_bytes(const au_net *net, size_t frames, size_t channels);
+size_t au_mg_codec_scratch(const au_net *net, size_t channels, int threads);
+mg_decode *au_mg_codec_begin(const au_net *net, const au_nn *nn, const int32_t *const *codes,
+                             size_t channels, size_t frames, float *out, void *memory,
+                             void *scratch);
+/* The next stretch; *frames_done of codec frames. False: that was the last. */
+bool au_mg_codec_next(mg_decode *d, void *scratch, size_t *frames_done);
 
 #endif

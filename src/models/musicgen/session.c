@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* Planning a session and encoding its texts.
+/* Clips that join and leave a session, and its memory.
  *
- * Everything a session needs is one planned block (mmap'd, so untouched pages cost nothing);
- * nothing is allocated in the step loop. The second branch without a negative prompt has encoder
- * states of zero: its cross-attention gives exactly 0 and is skipped, unless an adapter adds a bias
- * behind the value or output projection. */
+ * Blocks are mmap'd, so untouched pages cost nothing. A slot and a text have a block each, unmapped
+ * when the slot leaves or the last lane has left the text; the block of the work is sized by what
+ * is there now and mapped anew when a clip that joins needs another size. Nothing is mapped or
+ * allocated by a unit of work. The second branch without a negative prompt has encoder states of
+ * zero: its cross-attention gives exactly 0 and is skipped, unless an adapter adds a bias behind
+ * the value or output projection. */
 #include "models/musicgen/session.h"
 
 #include <stdlib.h>
@@ -13,7 +15,9 @@
 
 #include "base/mem.h"
 
-/* ---- Planning ---- */
+enum { PAGE = 4096, FIRST_CAP = 8 };
+
+/* ---- Sizes ---- */
 
 static au_delay delay_of(const au_net *net, const au_clip_spec *clip)
 {
@@ -33,22 +37,29 @@ static bool cross_has_bias(const au_net *net, const au_applied *applied)
     return false;
 }
 
-/* Whether the slot's second branch has a text of its own (a negative prompt, or a state of zero).
- */
-static bool second_text(const au_net *net, const au_clip_spec *clip)
+/* A text that a lane needs. */
+typedef struct need {
+    const int32_t *tokens;
+    size_t S;
+    const au_applied *applied;
+} need;
+
+/* The texts of a clip, first the prompt's; returns how many. The second branch has one of its own
+ * with a negative prompt, or when a state of zero does something. */
+static size_t list_needs(need needs[2], const au_net *net, const au_clip_spec *clip)
 {
-    return clip->params->guidance > 1 && (clip->negative || cross_has_bias(net, clip->applied));
+    size_t n = 0;
+    needs[n++] = (need){clip->tokens, clip->n_tokens, clip->applied};
+    if (clip->params->guidance > 1 &&
+        (clip->negative || clip->alone || cross_has_bias(net, clip->applied)))
+        needs[n++] = (need){clip->negative, clip->negative ? clip->n_negative : 1, clip->applied};
+    return n;
 }
 
-static mg_text *text_entry(mg_text *texts, size_t *n, const int32_t *tokens, size_t S,
-                           const au_applied *applied)
+static bool same_text(const need *a, const int32_t *tokens, size_t S, const au_applied *applied)
 {
-    for (size_t i = 0; i < *n; i++)
-        if (texts[i].S == S && texts[i].applied == applied && !texts[i].tokens == !tokens &&
-            (!tokens || memcmp(texts[i].tokens, tokens, S * sizeof *tokens) == 0))
-            return &texts[i];
-    texts[*n] = (mg_text){tokens, S, applied, NULL, NULL};
-    return &texts[(*n)++];
+    return a->S == S && a->applied == applied && !a->tokens == !tokens &&
+           (!tokens || memcmp(a->tokens, tokens, S * sizeof *tokens) == 0);
 }
 
 /* Takes `bytes` from a block; with base NULL only counts. */
@@ -59,57 +70,74 @@ static void *take(char *base, size_t *used, size_t bytes)
     return p;
 }
 
-/* Lays the session out over `base`, or with base NULL works out its size. s is scratch in that
- * case. The texts are entered in both cases: s->texts has room for two per clip. */
-static size_t lay_out(au_sequence *s, const au_net *net, const au_clip_spec *clips, size_t n,
-                      int threads, char *base)
+static size_t whole_pages(size_t bytes)
+{
+    return (bytes + PAGE - 1) & ~(size_t)(PAGE - 1);
+}
+
+/* Lays a slot out over `base`, or with base NULL works out its size; likewise below. */
+static size_t lay_out_slot(const au_net *net, const au_clip_spec *clip, char *base)
 {
     const mg_config *c = &net->config;
     size_t used = 0, d = (size_t)c->lm.width, L = (size_t)c->lm.layers, K = (size_t)c->lm.codebooks,
-           V = (size_t)c->lm.vocab;
-    size_t max_frames = 0;
-    s->n_texts = s->max_lanes = s->max_columns = s->max_text = 0;
-    s->slots = take(base, &used, n * sizeof *s->slots);
-    for (size_t i = 0; i < n; i++) {
-        const au_clip_spec *clip = &clips[i];
-        const au_delay delay = delay_of(net, clip);
-        size_t steps = au_delay_steps(&delay), lanes = clip->params->guidance > 1 ? 2 : 1;
-        int32_t *codes = take(base, &used, K * clip->frames * sizeof *codes);
-        if (base)
-            s->slots[i] = (mg_slot){
-                .clip = clip, .delay = delay, .steps = steps, .n_lanes = lanes, .codes = codes};
-        for (size_t l = 0; l < lanes; l++) {
-            float *k = take(base, &used, L * steps * d * sizeof *k),
-                  *v = take(base, &used, L * steps * d * sizeof *v);
-            if (base)
-                s->slots[i].lanes[l] = (mg_lane){NULL, k, v};
-        }
-        const mg_text *first = text_entry(s->texts, &s->n_texts, clip->tokens, clip->n_tokens,
-                                          clip->applied),
-                      *second = NULL;
-        if (second_text(net, clip))
-            second = text_entry(s->texts, &s->n_texts, clip->negative,
-                                clip->negative ? clip->n_negative : 1, clip->applied);
-        if (base) {
-            s->slots[i].lanes[0].text = first;
-            s->slots[i].lanes[1].text = second;
-        }
-        s->max_lanes += lanes;
-        s->max_columns = s->max_columns > steps ? s->max_columns : steps;
-        max_frames = max_frames > clip->frames ? max_frames : clip->frames;
+           channels = (size_t)c->lm.channels, F = clip->frames;
+    const au_delay delay = delay_of(net, clip);
+    size_t steps = au_delay_steps(&delay), lanes = clip->params->guidance > 1 ? 2 : 1;
+    mg_slot *slot = take(base, &used, sizeof *slot), parts = {.clip = clip};
+    parts.delay = delay;
+    parts.steps = steps;
+    parts.n_lanes = lanes;
+    parts.codes = take(base, &used, K * F * sizeof *parts.codes);
+    for (size_t l = 0; l < lanes; l++) {
+        parts.lanes[l].k = take(base, &used, L * steps * d * sizeof(float));
+        parts.lanes[l].v = take(base, &used, L * steps * d * sizeof(float));
     }
-    for (size_t i = 0; i < s->n_texts; i++) {
-        s->texts[i].k = take(base, &used, L * s->texts[i].S * d * sizeof(float));
-        s->texts[i].v = take(base, &used, L * s->texts[i].S * d * sizeof(float));
-        s->max_text = s->max_text > s->texts[i].S ? s->max_text : s->texts[i].S;
+    parts.rows = take(base, &used, K * F * sizeof *parts.rows);
+    parts.codec_memory = take(base, &used, au_mg_codec_bytes(net, F, channels));
+    parts.frames = take(base, &used, F * (size_t)c->codec.hop * channels * sizeof(float));
+    for (size_t k = 0; k < K; k++)
+        parts.next[k] = (size_t)c->lm.pad;
+    parts.bytes = whole_pages(used);
+    if (slot)
+        *slot = parts;
+    return parts.bytes;
+}
+
+static size_t lay_out_text(const au_net *net, const need *n, char *base)
+{
+    size_t used = 0,
+           kv = (size_t)net->config.lm.layers * n->S * (size_t)net->config.lm.width * sizeof(float);
+    mg_text *text = take(base, &used, sizeof *text), parts = {.S = n->S, .applied = n->applied};
+    parts.tokens = take(base, &used, n->S * sizeof *parts.tokens);
+    parts.k = take(base, &used, kv);
+    parts.v = take(base, &used, kv);
+    parts.bytes = whole_pages(used);
+    if (text) {
+        *text = parts;
+        if (n->tokens)
+            memcpy(parts.tokens, n->tokens, n->S * sizeof *parts.tokens);
+        else
+            text->tokens = NULL;
     }
-    size_t M = s->max_lanes, rows = M > s->max_text ? M : s->max_text;
-    size_t scores = s->max_columns > s->max_text ? s->max_columns : s->max_text;
+    return parts.bytes;
+}
+
+static size_t max_size(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+static size_t lay_out_work(au_sequence *s, const au_net *net, const mg_extent *e, int threads,
+                           char *base)
+{
+    const mg_config *c = &net->config;
+    size_t used = 0, d = (size_t)c->lm.width, K = (size_t)c->lm.codebooks, V = (size_t)c->lm.vocab,
+           M = e->lanes, rows = max_size(M, e->text), scores = max_size(e->columns, e->text);
     s->lane_slot = take(base, &used, M * sizeof *s->lane_slot);
     s->lanes = take(base, &used, M * sizeof *s->lanes);
     s->applied = take(base, &used, rows * sizeof *s->applied);
     s->queries = take(base, &used, M * sizeof *s->queries);
-    s->active = take(base, &used, n * sizeof *s->active);
+    s->active = take(base, &used, e->clips * sizeof *s->active);
     s->x = take(base, &used, M * d * sizeof(float));
     s->h = take(base, &used, M * d * sizeof(float));
     s->q = take(base, &used, M * d * sizeof(float));
@@ -120,150 +148,226 @@ static size_t lay_out(au_sequence *s, const au_net *net, const au_clip_spec *cli
     s->logits = take(base, &used, M * K * V * sizeof(float));
     s->scores = take(base, &used, (size_t)threads * scores * sizeof(float));
     s->sort = take(base, &used, (size_t)threads * V * sizeof(float));
-    s->text_states = take(base, &used, s->max_text * (size_t)c->text.width * sizeof(float));
-    s->encoder_states = take(base, &used, s->max_text * d * sizeof(float));
-    /* Text is encoded before the first step and clips are rendered one at a time: both use the same
-     * stretch. */
-    size_t text = au_mg_text_scratch(net, s->max_text, threads) * sizeof(float);
-    size_t codec = au_mg_codec_scratch(net, max_frames, (size_t)c->lm.channels, threads);
-    s->text_scratch = take(base, &used, text > codec ? text : codec);
+    s->text_states = take(base, &used, e->text * (size_t)c->text.width * sizeof(float));
+    s->encoder_states = take(base, &used, e->text * d * sizeof(float));
+    /* A unit encodes a text or makes audio: both use the same stretch. */
+    size_t text = au_mg_text_scratch(net, e->text, threads) * sizeof(float);
+    size_t codec = au_mg_codec_scratch(net, (size_t)c->lm.channels, threads);
+    s->text_scratch = take(base, &used, max_size(text, codec));
     s->codec_scratch = s->text_scratch;
-    return used;
+    return whole_pages(used);
 }
 
-uint64_t au_mg_session_bytes(const au_net *net, const au_clip_spec *clips, size_t n, int threads)
+static void extend(mg_extent *e, const au_net *net, const au_clip_spec *clip)
 {
-    au_sequence s = {.texts = malloc((2 * n + 1) * sizeof *s.texts)};
-    size_t bytes = s.texts ? lay_out(&s, net, clips, n, threads, NULL) : SIZE_MAX;
-    free(s.texts);
-    return bytes;
+    const au_delay delay = delay_of(net, clip);
+    need needs[2];
+    size_t n = list_needs(needs, net, clip);
+    e->clips++;
+    e->lanes += clip->params->guidance > 1 ? 2 : 1;
+    e->columns = max_size(e->columns, au_delay_steps(&delay));
+    for (size_t i = 0; i < n; i++)
+        e->text = max_size(e->text, needs[i].S);
 }
 
-/* ---- Text ---- */
-
-typedef struct text_watch {
-    au_sequence *s;
-    const mg_text *text;
-} text_watch;
-
-/* A text is given up when nobody wants it any more. */
-static bool text_wanted(void *user, size_t layer)
+/* Whether one of the clips before `end` has the text already. */
+static bool text_is_there(const need *n, const au_net *net, const au_clip_spec *const *clips,
+                          size_t end)
 {
-    const text_watch *w = user;
-    bool wanted = false;
-    for (size_t i = 0; i < w->s->n_slots; i++) {
-        mg_slot *slot = &w->s->slots[i];
-        if (slot->left || (slot->lanes[0].text != w->text && slot->lanes[1].text != w->text))
-            continue;
-        slot->left = mg_clip_cancelled(w->s, slot);
-        if (slot->left)
-            continue;
-        wanted = true;
-        mg_unit_done(w->s, slot, AU_STAGE_TEXT, layer, (size_t)w->s->net->config.text.layers);
+    need needs[2];
+    for (size_t i = 0; i < end; i++) {
+        size_t count = list_needs(needs, net, clips[i]);
+        for (size_t k = 0; k < count; k++)
+            if (same_text(n, needs[k].tokens, needs[k].S, needs[k].applied))
+                return true;
     }
-    return wanted;
+    return false;
 }
 
-static void trace_text(const au_sequence *s, const mg_text *text, const float *states)
+uint64_t au_mg_session_bytes(const au_net *net, const au_clip_spec *const *clips, size_t n,
+                             int threads)
 {
-    int64_t S = (int64_t)text->S, D = s->net->config.text.width, d = s->net->config.lm.width;
-    int64_t *ids = malloc(text->S * sizeof *ids);
-    if (!ids)
+    au_sequence s = {0};
+    mg_extent extent = {0};
+    uint64_t bytes = 0;
+    need needs[2];
+    for (size_t i = 0; i < n; i++) {
+        size_t count = list_needs(needs, net, clips[i]);
+        extend(&extent, net, clips[i]);
+        bytes += lay_out_slot(net, clips[i], NULL);
+        for (size_t k = 0; k < count; k++)
+            if (clips[i]->alone || !text_is_there(&needs[k], net, clips, i))
+                bytes += lay_out_text(net, &needs[k], NULL);
+    }
+    return bytes + lay_out_work(&s, net, &extent, threads, NULL);
+}
+
+/* ---- Blocks ---- */
+
+/* NULL: AU_NOMEM is in err. */
+static void *map(size_t bytes, au_err *err)
+{
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                   -1, 0);
+    if (p != MAP_FAILED)
+        return p;
+    (void)au_fail(err, AU_NOMEM, "cannot allocate %zu bytes of a session", bytes);
+    return NULL;
+}
+
+static void unmap(void *block, size_t bytes)
+{
+    if (block)
+        munmap(block, bytes);
+}
+
+/* Room for one more pointer in an array of them. */
+static au_status reserve(void *array, size_t n, size_t *cap, au_err *err)
+{
+    void *old;
+    if (n < *cap)
+        return AU_OK;
+    memcpy(&old, array, sizeof old);
+    size_t want = *cap ? 2 * *cap : FIRST_CAP;
+    void *p = realloc(old, want * sizeof p);
+    if (!p)
+        return au_fail(err, AU_NOMEM, "cannot allocate a list of %zu", want);
+    memcpy(array, &p, sizeof p);
+    *cap = want;
+    return AU_OK;
+}
+
+/* The block of the work for what is there and, unless it is NULL, for one more clip. */
+static au_status fit_work(au_sequence *s, const au_clip_spec *more, au_err *err)
+{
+    int threads = au_pool_threads(s->nn->pool);
+    mg_extent extent = {0};
+    for (size_t i = 0; i < s->n_slots; i++)
+        if (s->slots[i])
+            extend(&extent, s->net, s->slots[i]->clip);
+    if (more)
+        extend(&extent, s->net, more);
+    au_sequence sized = *s;
+    size_t bytes = lay_out_work(&sized, s->net, &extent, threads, NULL);
+    if (bytes != s->block_bytes) {
+        void *block = map(bytes, err);
+        if (!block)
+            return AU_NOMEM;
+        unmap(s->block, s->block_bytes);
+        s->block = block;
+        s->block_bytes = bytes;
+    }
+    s->extent = extent;
+    (void)lay_out_work(s, s->net, &extent, threads, s->block);
+    return AU_OK;
+}
+
+static void drop_text(au_sequence *s, mg_text *text)
+{
+    if (!text || --text->users > 0)
         return;
-    for (size_t i = 0; i < text->S; i++)
-        ids[i] = text->tokens[i];
-    mg_trace(s, "token_ids", "i64", 1, &S, ids);
-    free(ids);
-    mg_trace(s, "text_states", "f32", 2, (int64_t[]){S, D}, s->text_states);
-    mg_trace(s, "encoder_states", "f32", 2, (int64_t[]){S, d}, states);
+    for (size_t i = 0; i < s->n_texts; i++)
+        if (s->texts[i] == text) {
+            s->texts[i] = s->texts[--s->n_texts];
+            break;
+        }
+    unmap(text, text->bytes);
 }
 
-static void make_text(au_sequence *s, const mg_text *text)
+static au_status take_text(au_sequence *s, const need *n, mg_text **out, au_err *err)
 {
-    const au_net *net = s->net;
-    size_t S = text->S, d = (size_t)net->config.lm.width, D = (size_t)net->config.text.width;
-    const float *states = s->encoder_states;
-    text_watch watch = {s, text};
-    for (size_t i = 0; i < S; i++)
-        s->applied[i] = text->applied;
-    const au_applied *const *applied = text->applied ? s->applied : NULL;
-    if (!text->tokens) {
-        memset(s->encoder_states, 0, S * d * sizeof *s->encoder_states);
-    } else {
-        if (!au_mg_text_encode(net, s->nn, text->tokens, S, text->applied, s->text_states,
-                               s->text_scratch, text_wanted, &watch))
-            return;
-        if (net->has_proj)
-            au_nn_linear(
-                s->nn,
-                &(au_linear_op){s->encoder_states, d, s->text_states, D, &net->proj, S, applied},
-                1);
-        else
-            states = s->text_states;
-        for (size_t i = 0; i < s->n_slots; i++)
-            if (mg_traced(s, &s->slots[i]) && s->slots[i].lanes[0].text == text)
-                trace_text(s, text, states);
+    for (size_t i = 0; i < s->n_texts; i++) {
+        mg_text *t = s->texts[i];
+        if (same_text(n, t->tokens, t->S, t->applied)) {
+            t->users++;
+            *out = t;
+            return AU_OK;
+        }
     }
-    for (int l = 0; l < net->config.lm.layers; l++) {
-        const mg_lm_layer *layer = &net->lm.layers[l];
-        float *k = text->k + (size_t)l * S * d, *v = text->v + (size_t)l * S * d;
-        au_nn_linear(s->nn,
-                     (au_linear_op[]){{k, d, states, d, &layer->cross_k, S, applied},
-                                      {v, d, states, d, &layer->cross_v, S, applied}},
-                     2);
-    }
+    au_status st = reserve(&s->texts, s->n_texts, &s->cap_texts, err);
+    if (st != AU_OK)
+        return st;
+    void *block = map(lay_out_text(s->net, n, NULL), err);
+    if (!block)
+        return AU_NOMEM;
+    (void)lay_out_text(s->net, n, block);
+    *out = block;
+    (*out)->users = 1;
+    s->texts[s->n_texts++] = *out;
+    return AU_OK;
+}
+
+static void drop_slot(au_sequence *s, mg_slot *slot)
+{
+    for (size_t l = 0; l < slot->n_lanes; l++)
+        drop_text(s, slot->lanes[l].text);
+    unmap(slot, slot->bytes);
 }
 
 /* ---- Session ---- */
+
+au_status au_mg_join(au_sequence *s, const au_clip_spec *clip, size_t *index, au_err *err)
+{
+    const mg_config *c = &s->net->config;
+    mg_slot *slot = NULL;
+    need needs[2];
+    size_t count = list_needs(needs, s->net, clip), at = 0;
+    au_status st = AU_OK;
+    while (at < s->n_slots && s->slots[at])
+        at++;
+    AU_TRY(reserve(&s->slots, at, &s->cap_slots, err));
+    slot = map(lay_out_slot(s->net, clip, NULL), err);
+    if (!slot)
+        return AU_NOMEM;
+    (void)lay_out_slot(s->net, clip, (char *)slot);
+    for (size_t i = 0; i < count; i++)
+        AU_TRY(take_text(s, &needs[i], &slot->lanes[i].text, err));
+    if (mg_traced(s, slot)) {
+        free(s->trace_logits);
+        s->trace_logits = NULL;
+        AU_TRY(au_calloc(&s->trace_logits, slot->steps * (size_t)(c->lm.codebooks * c->lm.vocab),
+                         sizeof(float), err));
+    }
+    AU_TRY(fit_work(s, clip, err));
+    s->slots[at] = slot;
+    s->n_slots = max_size(s->n_slots, at + 1);
+    *index = at;
+done:
+    if (st != AU_OK && slot)
+        drop_slot(s, slot);
+    return st;
+}
+
+void au_mg_leave(au_sequence *s, size_t index)
+{
+    drop_slot(s, s->slots[index]);
+    s->slots[index] = NULL;
+}
 
 void au_mg_session_close(au_sequence **sp)
 {
     au_sequence *s = *sp;
     if (!s)
         return;
-    if (s->block)
-        munmap(s->block, s->block_bytes);
+    for (size_t i = 0; i < s->n_slots; i++)
+        if (s->slots[i])
+            drop_slot(s, s->slots[i]);
+    unmap(s->block, s->block_bytes);
     free(s->trace_logits);
     free(s->texts);
+    free(s->slots);
     free(s);
     *sp = NULL;
 }
 
 au_status au_mg_session_open(au_sequence **out, const au_net *net, const au_nn *nn,
-                             const au_clip_spec *clips, size_t n, const au_watch *watch,
-                             au_err *err)
+                             const au_watch *watch, au_err *err)
 {
-    au_status st = AU_OK;
-    au_sequence *s = NULL;
-    int threads = au_pool_threads(nn->pool);
-    AU_TRY(au_calloc(&s, 1, sizeof *s, err));
-    s->net = net;
-    s->nn = nn;
-    s->watch = watch;
-    AU_TRY(au_calloc(&s->texts, 2 * n + 1, sizeof *s->texts, err));
-    s->block_bytes = lay_out(s, net, clips, n, threads, NULL);
-    void *block = mmap(NULL, s->block_bytes, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    AU_FAIL_IF(block == MAP_FAILED, AU_NOMEM, "cannot allocate a session of %zu bytes",
-               s->block_bytes);
-    s->block = block;
-    lay_out(s, net, clips, n, threads, block);
-    s->n_slots = n;
-    for (size_t i = 0; i < n; i++) {
-        mg_slot *slot = &s->slots[i];
-        for (int k = 0; k < net->config.lm.codebooks; k++)
-            slot->next[k] = (size_t)net->config.lm.pad;
-        if (mg_traced(s, slot))
-            AU_TRY(
-                au_calloc(&s->trace_logits,
-                          slot->steps * (size_t)(net->config.lm.codebooks * net->config.lm.vocab),
-                          sizeof(float), err));
+    au_status st = au_calloc(out, 1, sizeof **out, err);
+    if (st == AU_OK) {
+        (*out)->net = net;
+        (*out)->nn = nn;
+        (*out)->watch = watch;
     }
-    for (size_t i = 0; i < s->n_texts; i++)
-        make_text(s, &s->texts[i]);
-done:
-    if (st != AU_OK)
-        au_mg_session_close(&s);
-    *out = s;
     return st;
 }

@@ -12,17 +12,24 @@
 
 #include "sample/sampler.h"
 
+static bool has_texts(const mg_slot *slot)
+{
+    for (size_t l = 0; l < slot->n_lanes; l++)
+        if (slot->lanes[l].text && !slot->lanes[l].text->made)
+            return false;
+    return true;
+}
+
 /* Lists the active slots and their lanes, those with cross-attention first; returns how many those
  * are. */
 static size_t gather_lanes(au_sequence *s, size_t *M)
 {
     size_t m = 0, with_text = 0;
     s->n_active = 0;
+    mg_ask(s);
     for (size_t i = 0; i < s->n_slots; i++) {
-        mg_slot *slot = &s->slots[i];
-        if (!slot->left && slot->column < slot->steps)
-            slot->left = mg_clip_cancelled(s, slot);
-        if (!slot->left && slot->column < slot->steps)
+        mg_slot *slot = s->slots[i];
+        if (slot && !slot->left && slot->column < slot->steps && has_texts(slot))
             s->active[s->n_active++] = slot;
     }
     for (int pass = 0; pass < 2; pass++) {
@@ -88,7 +95,7 @@ static void self_attention(au_sequence *s, const mg_lm_layer *layer, size_t l, s
                                     .row_stride = D,
                                     .T = t + 1};
     }
-    size_t max = s->max_columns > s->max_text ? s->max_columns : s->max_text;
+    size_t max = s->extent.columns > s->extent.text ? s->extent.columns : s->extent.text;
     au_nn_attention(s->nn, s->queries, M, H, D, (float)pow((double)D, -0.5), s->scores, max);
     au_nn_linear(s->nn, &(au_linear_op){s->h, d, s->o, d, &layer->o, M, applied}, 1);
     s->nn->k->add(s->x, s->x, s->h, M * d);
@@ -113,7 +120,7 @@ static void cross_attention(au_sequence *s, const mg_lm_layer *layer, size_t l, 
                                     .row_stride = d,
                                     .T = t->S};
     }
-    size_t max = s->max_columns > s->max_text ? s->max_columns : s->max_text;
+    size_t max = s->extent.columns > s->extent.text ? s->extent.columns : s->extent.text;
     au_nn_attention(s->nn, s->queries, M, H, D, (float)pow((double)D, -0.5), s->scores, max);
     au_nn_linear(s->nn, &(au_linear_op){s->h, d, s->o, d, &layer->cross_o, M, applied}, 1);
     s->nn->k->add(s->x, s->x, s->h, M * d);
@@ -179,16 +186,14 @@ static void choose_token(void *ctx, size_t item, int thread)
     slot->next[k] = token;
 }
 
-au_status au_mg_step(au_sequence *s, size_t *active, au_err *err)
+void au_mg_step(au_sequence *s)
 {
-    (void)err;
     const au_net *net = s->net;
     const mg_config *c = &net->config;
     size_t M, d = (size_t)c->lm.width, K = (size_t)c->lm.codebooks, V = (size_t)c->lm.vocab;
     size_t with_text = gather_lanes(s, &M);
-    *active = 0;
     if (!M)
-        return AU_OK;
+        return;
     bool adapted = false;
     for (size_t m = 0; m < M; m++)
         adapted |= s->applied[m] != NULL;
@@ -209,8 +214,6 @@ au_status au_mg_step(au_sequence *s, size_t *active, au_err *err)
     for (size_t i = 0; i < s->n_active; i++) {
         mg_slot *slot = s->active[i];
         slot->column++;
-        *active += slot->column < slot->steps;
         mg_unit_done(s, slot, AU_STAGE_DECODE, slot->column, slot->steps);
     }
-    return AU_OK;
 }
