@@ -128,6 +128,8 @@ static void give(feed *f)
     au_arena arena;
     au_err err;
     au_status st = AU_OK;
+    if (!au_http_stream_has_room(f->rq))
+        return;
     if (!f->behind)
         f->behind = au_hub_take(au_api_of(f->rq)->hub, &f->sub, put_item, f) == AU_HUB_BEHIND;
     if (!f->behind)

@@ -584,6 +584,22 @@ static step step_write(au_http_conn *c)
     return end_reply(c);
 }
 
+/* The same for a stream, from when it could not send all that there was. */
+static void set_stall_time(au_http_conn *c, uint64_t sent_before)
+{
+    stream *s = &c->rq.stream;
+    int64_t patience = c->loop->server->config.idle_timeout_ms, now = au_mono_ms();
+    if (!s->blocked_ms) {
+        s->blocked_ms = now;
+        s->blocked_at = c->rq.res.sent;
+        s->stall_ms = now + patience;
+    } else if (c->rq.res.sent != sent_before) {
+        int64_t paid = (int64_t)((c->rq.res.sent - s->blocked_at) / SEND_BYTES_PER_MS);
+        int64_t idle = now + patience, slow = s->blocked_ms + patience + paid;
+        s->stall_ms = idle < slow ? idle : slow;
+    }
+}
+
 /* What the pump wrote goes out; then it is waited for the pump's next turn. A client that reads
  * slowly is waited for without the pump, until it has read all or for too long nothing. */
 static step step_stream(au_http_conn *c)
@@ -594,14 +610,13 @@ static step step_stream(au_http_conn *c)
     if (result == SEND_BROKEN)
         return STEP_CLOSED;
     if (result == SEND_BLOCKED) {
-        if (!s->stall_ms || c->rq.res.sent != before)
-            s->stall_ms = au_mono_ms() + c->loop->server->config.idle_timeout_ms;
+        set_stall_time(c, before);
         au_http_conn_set_deadline(c,
                                   s->ended || s->stall_ms < s->pump_ms ? s->stall_ms : s->pump_ms);
         set_events(c, EPOLLOUT | EPOLLRDHUP);
         return STEP_BLOCKED;
     }
-    s->stall_ms = 0;
+    s->stall_ms = s->blocked_ms = 0;
     if (s->ended) {
         au_http_conn_decide_close(c); /* a drain may have begun since the head was sent */
         return end_reply(c);

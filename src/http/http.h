@@ -199,9 +199,10 @@ bool au_http_draining(const au_http_request *rq);
  *
  * The pump runs on the loop thread: when the delay has passed, after au_http_server_wake, once a
  * client that read slowly has caught up, and when a drain begins (au_http_draining: end soon).
- * A client that has unsent bytes and reads none for idle_timeout_ms is cut off, and so is one that
- * leaves; au_http_on_end tells. Pieces go out in the chunked coding; to an HTTP/1.0 client as they
- * are until the connection closes. To HEAD the head alone is sent: end at once. ---- */
+ * A client that has unsent bytes and reads none for idle_timeout_ms, or hardly any for longer, is
+ * cut off, and so is one that leaves; au_http_on_end tells. Pieces go out in the chunked coding; to
+ * an HTTP/1.0 client as they are until the connection closes. To HEAD the head alone is sent: end
+ * at once. ---- */
 
 enum { AU_HTTP_STREAM_BUFFER = 64 << 10 };
 
@@ -211,8 +212,8 @@ void au_http_stream_begin(au_http_request *rq, const char *type);
 bool au_http_stream_write(au_http_request *rq, const void *piece, size_t len);
 /* Whether nothing is unsent: then there is no need to write a comment to keep proxies awake. */
 bool au_http_stream_idle(const au_http_request *rq);
-/* Whether a piece would be taken now. */
-bool au_http_stream_has_room(const au_http_request *rq);
+/* Whether a piece would be taken now; if not, the pump is called once one would. */
+bool au_http_stream_has_room(au_http_request *rq);
 au_http_result au_http_stream_wait(au_http_request *rq, au_http_handler pump, int64_t delay_ms);
 au_http_result au_http_stream_end(au_http_request *rq);
 

@@ -54,7 +54,9 @@ typedef struct stream {
     au_buf out;
     size_t sent;      /* of out */
     int64_t pump_ms;  /* when the pump wants to be called */
-    int64_t stall_ms; /* while bytes are unsent: when the client has read nothing for too long */
+    int64_t stall_ms; /* while bytes are unsent: when the client has read too little for too long */
+    int64_t blocked_ms;  /* since when bytes are unsent; 0: none are */
+    uint64_t blocked_at; /* res.sent then */
 } stream;
 
 typedef struct query_param {

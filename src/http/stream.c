@@ -40,16 +40,21 @@ static size_t unsent(const stream *s)
     return s->out.len - s->sent;
 }
 
+bool au_http_stream_has_room(au_http_request *rq)
+{
+    stream *s = &rq->stream;
+    s->refused = s->refused || unsent(s) >= AU_HTTP_STREAM_BUFFER;
+    return unsent(s) < AU_HTTP_STREAM_BUFFER;
+}
+
 bool au_http_stream_write(au_http_request *rq, const void *piece, size_t len)
 {
     stream *s = &rq->stream;
     AU_ASSERT(s->begun && !s->ended);
     if (len == 0 || au_http_is_head(rq))
         return true;
-    if (unsent(s) >= AU_HTTP_STREAM_BUFFER) {
-        s->refused = true;
+    if (!au_http_stream_has_room(rq))
         return false;
-    }
     if (s->sent >= AU_HTTP_STREAM_BUFFER) { /* a reader that never quite catches up */
         s->out.len -= s->sent;
         memmove(s->out.data, s->out.data + s->sent, s->out.len);
@@ -67,11 +72,6 @@ bool au_http_stream_write(au_http_request *rq, const void *piece, size_t len)
 bool au_http_stream_idle(const au_http_request *rq)
 {
     return unsent(&rq->stream) == 0;
-}
-
-bool au_http_stream_has_room(const au_http_request *rq)
-{
-    return unsent(&rq->stream) < AU_HTTP_STREAM_BUFFER;
 }
 
 au_http_result au_http_stream_wait(au_http_request *rq, au_http_handler pump, int64_t delay_ms)
