@@ -2,15 +2,15 @@
 """Server-sent events: of one job and of everything, replay from every point, readers that are slow, old, many or gone."""
 import contextlib
 import json
-import os
 import signal
 import socket
 import threading
 import time
 
 import pytest
+import requests
 
-from harness import FINAL, MISSING_ID, SLOW, check_problem, read_db, wait_until
+from harness import FINAL, MISSING_ID, SLOW, aulos, check_problem, read_db, wait_until
 
 
 class Stream:
@@ -127,7 +127,7 @@ def stored_in_db(server, job):
 def check_order(events):
     """Numbers without gaps or doubles; percent never falls within an attempt."""
     numbers = [e[0] for e in events if e[0] is not None]
-    assert numbers == list(range(numbers[0], numbers[0] + len(numbers))), numbers
+    assert not numbers or numbers == list(range(numbers[0], numbers[0] + len(numbers))), numbers
     percent = {}
     for number, name, data in events:
         if name == "progress":
@@ -302,3 +302,224 @@ def test_replay_of_everything_and_kinds(api):
     # A number that was never given: the client's memory is not ours, so it begins anew.
     with Stream(api, "/v1/events", {"Last-Event-ID": str(2**62)}) as stream:
         assert stream.event()[1] == "snapshot"
+
+
+# ---- Many, slow, gone -------------------------------------------------------------------------------------------
+
+
+def test_numbers_are_gap_free_under_many_jobs_at_once(make_server):
+    server = make_server(workers=2)
+    jobs = []
+    with Stream(server, "/v1/events", {"Last-Event-ID": "0"}) as stream:
+        def submit(n):
+            for i in range(8):
+                job = server_post(server, {"prompt": f"many {n} {i}", "duration_s": 0.3, "num_samples": 2, "seed": i})
+                jobs.append(job)
+                if i % 4 == 3:
+                    server_post(server, {}, f"/v1/jobs/{job['id']}/cancel")
+
+        threads = [threading.Thread(target=submit, args=(n,)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        left = {j["id"] for j in jobs}
+        assert len(left) == 32
+
+        def finished(event):
+            if event[1] == "done":
+                left.remove(event[2]["job_id"])
+            return not left
+
+        events = stream.until(finished)
+    check_order([e for e in events if e[1] != "progress"])
+    assert events[0][0] == 1
+    for job in jobs:
+        mine = [e for e in events if e[2].get("job_id") == job["id"]]
+        check_order([e for e in mine if e[1] == "progress"])
+        assert [e[1] for e in stored(mine)] == [name for _, name in stored_in_db(server, job)]
+        assert mine[-1][1] == "done"
+        with job_stream(server, job, 0) as stream:
+            assert [(e[0], e[1]) for e in stream.events()] == stored_in_db(server, job)
+
+
+def server_post(server, body, path="/v1/jobs"):
+    """From any thread: without the server's shared session."""
+    reply = requests.post(server.url + path, json=body, timeout=60 * SLOW)
+    assert reply.status_code in (200, 202, 409), reply.text
+    return reply.json()
+
+
+def test_clients_that_come_back_during_changes_miss_nothing(live):
+    job = live.submit(prompt="come back", duration_s=6, num_samples=6, seed=3)
+    last, events = 0, []
+    for _ in range(1000):
+        with job_stream(live, job, last) as stream:
+            if stream.status == 204:
+                break
+            for _ in range(2):
+                event = stream.event()
+                if event is None:
+                    break
+                if event[0] is not None:
+                    events.append(event)
+                    last = event[0]
+    assert [(e[0], e[1]) for e in events] == stored_in_db(live, job)
+
+
+def test_a_slow_reader_gets_every_stored_event_and_holds_nobody_up(make_server):
+    server = make_server("--queue-limit", "100000", workers=0)
+    n = 1500
+    with Stream(server, "/v1/events", {"Last-Event-ID": "0"}, rcvbuf=4096) as slow:
+        for i in range(n):
+            server.submit(prompt="slow reader " + "x" * 200, duration_s=0.5, seed=i)
+        last = n + 1
+        job = server.submit(prompt="the last", duration_s=0.5)
+        with Stream(server, "/v1/events", {"Last-Event-ID": str(n)}) as quick:
+            assert quick.event()[2]["job_id"] == job["id"]
+        before = server_rss_kb(server)
+        events = slow.until(lambda e: e[0] == last)
+        assert [e[0] for e in events] == list(range(1, last + 1))
+        assert server_rss_kb(server) < before + 20000
+
+
+def server_rss_kb(server):
+    with open(f"/proc/{server.process.pid}/status", encoding="utf-8") as f:
+        return next(int(line.split()[1]) for line in f if line.startswith("VmRSS:"))
+
+
+def test_two_hundred_clients(make_server):
+    server = make_server()
+    job = server.submit(prompt="a crowd", duration_s=5, num_samples=2, seed=1)
+    with contextlib.ExitStack() as stack:
+        streams = [stack.enter_context(job_stream(server, job) if i % 2 else
+                                       Stream(server, "/v1/events", {"Last-Event-ID": "0"})) for i in range(200)]
+        kept = stored_in_db_once_done(server, job)
+        for i, stream in enumerate(streams):
+            events = stream.until(lambda e: e[1] == "done")
+            check_order([e for e in events if e[1] != "progress"])
+            if i % 2 == 0:
+                assert [e[1] for e in stored(events)] == [name for _, name in kept]
+            else:
+                assert [(e[0], e[1]) for e in stored(events)] == kept[events[0][0]:]
+                assert stream.event() is None
+
+
+def stored_in_db_once_done(server, job):
+    server.wait(job, "completed")
+    return stored_in_db(server, job)
+
+
+def test_streams_give_way_to_requests(make_server):
+    server = make_server("--max-connections", "16", workers=0)
+    with contextlib.ExitStack() as stack:
+        streams = [stack.enter_context(Stream(server, "/v1/events")) for _ in range(14)]
+        assert [s.status for s in streams] == [200] * 14
+        with Stream(server, "/v1/events") as one_more:
+            assert one_more.status == 503
+            assert int(one_more.headers["retry-after"]) >= 1
+        assert server.get("/v1/jobs").status_code == 200
+    wait_until(lambda: stream_status(server) == 200, 30, "room for a stream after the others have gone")
+
+
+def stream_status(server):
+    with Stream(server, "/v1/events") as stream:
+        return stream.status
+
+
+def test_comments_come_while_nothing_happens(api):
+    with Stream(api, "/v1/events") as stream:
+        assert stream.event()[1] == "snapshot"
+        while True:
+            number, name, text = stream.event()
+            if name is None:
+                assert text == ": ping"
+                break
+
+
+def test_a_drain_ends_streams_and_long_polls(make_server):
+    server = make_server(workers=0)
+    job = server.submit(prompt="waits", duration_s=0.5)
+    got = {}
+
+    def poll():
+        got["job"] = server.get(f"/v1/jobs/{job['id']}", headers={"Prefer": "wait=60"}).json()
+
+    thread = threading.Thread(target=poll)
+    with Stream(server, "/v1/events") as one, job_stream(server, job) as two:
+        assert one.event()[1] == two.event()[1] == "snapshot"
+        thread.start()
+        time.sleep(0.2)
+        server.process.send_signal(signal.SIGTERM)
+        assert one.events() == []
+        assert two.events() == []
+        assert one.ended and two.ended
+    thread.join()
+    assert got["job"]["state"] == "queued"
+    assert server.process.wait(60 * SLOW) == 0
+
+
+def test_a_stream_ends_with_its_key(make_server):
+    server = make_server("--auth", "required", workers=0)
+    keys = make_keys(server)
+    auth = {"Authorization": f"Bearer {keys['read']['secret']}"}
+    with Stream(server, "/v1/events") as stream:
+        assert stream.status == 401
+    with Stream(server, "/v1/events", auth) as stream:
+        assert stream.event()[1] == "snapshot"
+        reply = server.req("DELETE", f"/v1/keys/{keys['read']['id']}",
+                           headers={"Authorization": f"Bearer {keys['admin']['secret']}"})
+        assert reply.status_code == 204, reply.text
+        begin = time.monotonic()
+        stream.events()
+        assert stream.ended
+        assert time.monotonic() - begin < 30 * SLOW
+
+
+def make_keys(server):
+    """A key for each scope, by the command line."""
+    keys = {}
+    for scope in ("admin", "read"):
+        done = aulos("key", "create", "--data", server.data, "--name", scope, "--scopes", scope, "--json")
+        assert done.returncode == 0, done.stderr
+        keys[scope] = json.loads(done.stdout)
+    return keys
+
+
+# ---- Long polls -------------------------------------------------------------------------------------------------
+
+
+def test_long_polls_answer_at_the_end_of_their_own_job(live):
+    other = live.submit(prompt="the other", duration_s=0.3, num_samples=1, seed=1)
+    job = live.submit(prompt="polled", duration_s=3, num_samples=2, seed=1)
+    assert live.get(f"/v1/jobs/{job['id']}", headers={"Prefer": "wait=0"}).json()["state"] not in FINAL
+    replies = []
+    threads = [threading.Thread(target=lambda: replies.append(wait_for_end(live, job))) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    assert wait_for_end(live, other)["state"] == "completed"
+    for thread in threads:
+        thread.join()
+    assert [r["state"] for r in replies] == ["completed"] * 20
+    # One that ended before is answered at once, and so is a submission that sees the end.
+    assert wait_for_end(live, job)["state"] == "completed"
+    reply = live.post("/v1/jobs", {"prompt": "short", "duration_s": 0.3, "seed": 2}, headers={"Prefer": "wait=60"})
+    assert reply.status_code == 201, reply.text
+    assert reply.json()["state"] == "completed"
+
+
+def wait_for_end(server, job):
+    reply = requests.get(f"{server.url}/v1/jobs/{job['id']}", headers={"Prefer": "wait=60"}, timeout=90 * SLOW)
+    assert reply.status_code == 200
+    return reply.json()
+
+
+def test_a_long_poll_ends_with_its_time(api):
+    job = api.submit(prompt="not for now", duration_s=0.5)
+    begin = time.monotonic()
+    reply = api.get(f"/v1/jobs/{job['id']}", headers={"Prefer": "wait=1"})
+    assert reply.status_code == 200
+    assert reply.headers["Preference-Applied"] == "wait=1"
+    assert reply.json()["state"] == "queued"
+    assert time.monotonic() - begin >= 1
+    assert api.post("/v1/jobs", {"prompt": "nor this", "duration_s": 0.5}, headers={"Prefer": "wait=1"}).status_code == 202
