@@ -115,8 +115,6 @@ static au_status check_config(const au_serve_config *c, au_err *err)
     AU_FAIL_IF(c->heartbeat_ms * 2 > c->lease_ms, AU_INVALID,
                "heartbeat of %lld ms, expected less than half of the lease of %lld ms",
                (long long)c->heartbeat_ms, (long long)c->lease_ms);
-    AU_FAIL_IF(c->retention_ms >= 0, AU_UNSUPPORTED,
-               "retention: this version keeps finished jobs until they are deleted");
 done:
     return st;
 }
@@ -341,6 +339,8 @@ static au_status start(serve *s, au_err *err)
     s->api.limits.stall_ms = c->stall_ms;
     s->api.limits.shutdown_grace_ms = c->shutdown_grace_ms;
     s->api.limits.queue_limit = c->queue_limit;
+    s->api.limits.retention_ms = c->retention_ms;
+    s->api.limits.deleted_retention_ms = c->deleted_retention_ms;
     s->api.limits.max_samples = c->max_samples;
     s->api.limits.min_free_disk = c->min_free_disk_bytes;
     raise_descriptor_limit();

@@ -21,6 +21,7 @@
 #include "base/fs.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "jobs/deletion.h"
 #include "jobs/idempotency.h"
 #include "jobs/job.h"
 
@@ -32,6 +33,7 @@ enum {
     TMP_AGE_MS = 3600000,   /* no write takes an hour */
     FORGET_WORKER_MS = 86400000,
     KEYS_AT_ONCE = 500,
+    RETIRE_AT_ONCE = 16, /* jobs in one transaction, each with its samples */
 };
 
 struct au_janitor {
@@ -345,6 +347,58 @@ done:
     return st;
 }
 
+/* ---- Retention
+ * ---------------------------------------------------------------------------------------------- */
+
+typedef struct retention_arg {
+    int64_t retire_ms, purge_ms; /* what is that old goes; -1: nothing */
+    int n;
+} retention_arg;
+
+static au_status retire(au_db *db, void *arg, au_err *err)
+{
+    retention_arg *a = arg;
+    return au_jobs_retire(db, a->retire_ms, RETIRE_AT_ONCE, &a->n, err);
+}
+
+static au_status purge(au_db *db, void *arg, au_err *err)
+{
+    retention_arg *a = arg;
+    return au_purge_deleted(db, a->purge_ms, RETIRE_AT_ONCE, &a->n, err);
+}
+
+/* Runs it until it finds nothing more, a few records in each transaction. */
+static au_status repeat(const au_janitor_config *c, au_write_fn fn, retention_arg *a,
+                        const char *what, au_err *err)
+{
+    int total = 0;
+    au_status st = AU_OK;
+    do {
+        AU_TRY(au_writer_run(c->writer, fn, a, err));
+        total += a->n;
+    } while (a->n > 0);
+    if (total > 0)
+        au_log(AU_LOG_INFO, "janitor", "%s n=%d", what, total);
+done:
+    return st;
+}
+
+static au_status keep_retention(const au_janitor_config *c, au_db *reader, au_err *err)
+{
+    int64_t now = au_time_ms(), keep = c->limits.retention_ms,
+            keep_deleted = c->limits.deleted_retention_ms;
+    retention_arg a = {keep < 0 ? -1 : now - keep, keep_deleted < 0 ? -1 : now - keep_deleted, 0};
+    bool due;
+    au_status st = AU_OK;
+    AU_TRY(au_purge_is_due(reader, a.retire_ms, a.purge_ms, &due, err));
+    if (due && a.retire_ms >= 0)
+        AU_TRY(repeat(c, retire, &a, "finished jobs deleted", err));
+    if (due && a.purge_ms >= 0)
+        AU_TRY(repeat(c, purge, &a, "deleted records removed", err));
+done:
+    return st;
+}
+
 /* ---- Rounds
  * ---------------------------------------------------------------------------------------------- */
 
@@ -366,6 +420,7 @@ au_status au_janitor_round(const au_janitor_config *c, au_db *reader, bool full,
         AU_TRY(au_writer_run(c->writer, expire, &a, err));
     AU_TRY(end_stalled(c, reader, err));
     AU_TRY(clean_cancelled(c, reader, err));
+    AU_TRY(keep_retention(c, reader, err));
     AU_TRY(sweep_uploads(c, reader, stale_uploads, err));
     if (full)
         AU_TRY(sweep_all(c, reader, err));

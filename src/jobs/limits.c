@@ -19,6 +19,8 @@ void au_limits_init(au_limits *limits)
         .max_interruptions = 10,
         .max_samples = 16,
         .max_variants = 16,
+        .retention_ms = -1,
+        .deleted_retention_ms = 86400000,
         .min_free_disk = (uint64_t)1 << 30,
     };
 }

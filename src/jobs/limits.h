@@ -18,10 +18,12 @@ typedef struct au_limits {
     int64_t priority_step_ms; /* 60000: waiting for so long is worth a step of priority */
     int64_t max_attempts;     /* 3 */
     int64_t max_deaths;       /* 2: attempts in a row whose worker died; then the job is poisoned */
-    int64_t max_interruptions; /* 10: more deaths of the server than this and the job fails */
-    int64_t max_samples;       /* 16 per job and variant */
-    int64_t max_variants;      /* 16 */
-    uint64_t min_free_disk;    /* 1 GiB: less and no job is accepted */
+    int64_t max_interruptions;    /* 10: more deaths of the server than this and the job fails */
+    int64_t max_samples;          /* 16 per job and variant */
+    int64_t max_variants;         /* 16 */
+    int64_t retention_ms;         /* -1: finished jobs are kept; else they are deleted after this */
+    int64_t deleted_retention_ms; /* 86400000: records of what was deleted; -1: for ever */
+    uint64_t min_free_disk;       /* 1 GiB: less and no job is accepted */
 } au_limits;
 
 void au_limits_init(au_limits *limits);
