@@ -115,6 +115,9 @@ AU_API au_model *au_model_ref(au_model *model); /* another reference; any thread
 AU_API void au_model_unref(
     au_model **model); /* closes at the last reference and clears the pointer; NULL is fine */
 AU_API const au_model_info *au_model_get_info(const au_model *model);
+/* Gives back the memory of weights that were paged in; they are read from their file again when
+ * they are needed. For who opens models to know them rather than to run them. Any thread. */
+AU_API void au_model_rest(au_model *model);
 
 /* The JSON report of `aulos model inspect`: family, sizes, tensors, dtypes, memory needed, limits.
  * With full_hash, the SHA-256 of every weights file too (reads them whole). */

@@ -7,6 +7,7 @@
 #include "api/serve.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -356,6 +357,7 @@ static au_status start(serve *s, au_err *err)
     /* HTTP before the workers: an address that is taken must not cost the start of a worker. */
     AU_TRY(start_http(s, err));
     AU_TRY(start_workers(s, err));
+    malloc_trim(0); /* what reading the models took */
 done:
     return st;
 }

@@ -224,6 +224,13 @@ void au_map_close(au_map *m)
     *m = (au_map){0};
 }
 
+void au_map_rest(const au_map *m)
+{
+    /* Where the kernel will not, the pages just stay. */
+    if (m->data)
+        (void)madvise((void *)(uintptr_t)m->data, m->len, MADV_DONTNEED);
+}
+
 au_status au_atomic_begin(au_atomic_file *f, const char *path, au_err *err)
 {
     *f = (au_atomic_file){.fd = -1};

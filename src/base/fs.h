@@ -34,6 +34,8 @@ typedef struct au_map {
 } au_map;
 AU_MUST_CHECK au_status au_map_open(au_map *m, const char *path, au_err *err);
 void au_map_close(au_map *m);
+/* Gives its pages back; they are read from the file again when they are touched. */
+void au_map_rest(const au_map *m);
 
 /* Atomic write: begin makes "<dir>/.<base>.<random>.tmp" beside the target, write appends, commit
  * fsyncs the file, renames it and fsyncs the folder, abort removes it. `replace` false: commit

@@ -209,6 +209,11 @@ void au_model_unref(au_model **model)
         close_model(m);
 }
 
+void au_model_rest(au_model *model)
+{
+    au_tensor_set_rest(model->tensors);
+}
+
 const au_model_info *au_model_get_info(const au_model *model)
 {
     return &model->info;

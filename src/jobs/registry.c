@@ -98,7 +98,11 @@ static au_status open_model(au_registry *r, const au_model_spec *spec, au_err *e
 {
     entry *e = &r->entries[r->n];
     au_status st = AU_OK;
-    AU_TRY(au_model_open(spec->dir, NULL, &e->model, err));
+    /* It is never run here: one thread, and no memory for its weights once they have been checked.
+     */
+    const au_model_options options = {.size = sizeof options, .threads = 1};
+    AU_TRY(au_model_open(spec->dir, &options, &e->model, err));
+    au_model_rest(e->model);
     r->n++;
     AU_TRY(au_strdup(&e->name, spec->name ? spec->name : au_model_get_info(e->model)->name, err));
     for (entry *other = r->entries; other < e; other++)
@@ -561,5 +565,7 @@ au_status au_registry_scan(au_registry *r, const char *const *dirs, size_t n_dir
     for (size_t i = 0; i < n_dirs; i++)
         AU_TRY(scan_dir(r, dirs[i], reader, writer, store, err));
 done:
+    for (size_t i = 0; i < r->n; i++)
+        au_model_rest(r->entries[i].model);
     return st;
 }

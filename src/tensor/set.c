@@ -32,6 +32,12 @@ void au_tensor_set_close(au_tensor_set **set)
     *set = NULL;
 }
 
+void au_tensor_set_rest(const au_tensor_set *set)
+{
+    for (size_t i = 0; i < set->n_files; i++)
+        au_map_rest(&set->files[i].map);
+}
+
 /* An empty record at the end of set->files, with its path. */
 static au_status add_file(au_set_file **out, au_tensor_set *set, const char *path, au_err *err)
 {

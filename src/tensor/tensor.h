@@ -72,6 +72,8 @@ AU_MUST_CHECK au_status au_torch_from_memory(au_tensor_set **out, const void *da
 AU_MUST_CHECK au_status au_checkpoint_open(au_tensor_set **out, const char *dir, au_err *err);
 
 void au_tensor_set_close(au_tensor_set **set);
+/* Gives back the pages of its files; they are read again when they are touched. Any thread. */
+void au_tensor_set_rest(const au_tensor_set *set);
 size_t au_tensor_set_count(const au_tensor_set *set);
 const au_tensor *au_tensor_set_at(const au_tensor_set *set, size_t i); /* in order of name */
 const au_tensor *au_tensor_set_find(const au_tensor_set *set,
