@@ -288,10 +288,9 @@ static au_problem check_target(au_http_conn *c, const char **detail)
     if (p) {
         if (p == AU_PROBLEM_METHOD_NOT_ALLOWED)
             au_http_set_header(rq, "Allow", "%s", rq->match.allow);
-        *detail = p == AU_PROBLEM_NOT_FOUND            ? "nothing is at this path"
-                  : p == AU_PROBLEM_METHOD_NOT_ALLOWED ? "the path does not take this method"
-                  : p == AU_PROBLEM_NOT_IMPLEMENTED
-                      ? "the method is not one of HTTP that is served here"
+        *detail = p == AU_PROBLEM_NOT_FOUND ? "nothing is at this path"
+                  : p == AU_PROBLEM_METHOD_NOT_ALLOWED
+                      ? "the path does not take this method"
                       : "the path holds an escape that cannot be decoded";
         return p;
     }

@@ -25,6 +25,7 @@ enum {
     STOP_POLL_MS = 20,
     SHED_IDLE_MS = 500,
     SHED_HEAD_MS = 1000,
+    SHED_OVERFLOW_MS = 100, /* their places are few, and a health check speaks at once */
     OVERFLOW_CONNECTIONS =
         64, /* above max_connections: they are told 503; beyond these they are just closed */
 };
@@ -96,7 +97,7 @@ static void close_idle(au_http_loop *loop)
     int64_t now = au_mono_ms();
     for (au_http_conn *c = loop->conns, *next; c; c = next) {
         next = c->next;
-        int64_t patience = c->in_len ? SHED_HEAD_MS : SHED_IDLE_MS;
+        int64_t patience = c->overflow ? SHED_OVERFLOW_MS : c->in_len ? SHED_HEAD_MS : SHED_IDLE_MS;
         if (c->state == CONN_HEAD && now - c->head_since_ms >= patience)
             au_http_conn_close(c);
     }

@@ -8,9 +8,6 @@
 
 #include "http/http1.h"
 
-static const char *const known_methods[] = {"GET",   "HEAD",   "POST",    "PUT",
-                                            "PATCH", "DELETE", "OPTIONS", "TRACE"};
-
 /* Matches one segment of the pattern against one of the path; a parameter is kept undecoded as
  * value. */
 static bool match_segment(au_http_match *match, const char *pattern, size_t pattern_len,
@@ -87,11 +84,6 @@ au_problem au_http_route_find(au_http_match *match, const au_http_route *routes,
                               const char *method, const char *path)
 {
     *match = (au_http_match){0};
-    bool known = false;
-    for (size_t i = 0; i < sizeof known_methods / sizeof *known_methods; i++)
-        known |= strcmp(method, known_methods[i]) == 0;
-    if (!known)
-        return AU_PROBLEM_NOT_IMPLEMENTED;
     const char *wanted = strcmp(method, "HEAD") == 0 ? "GET" : method;
     size_t value_len[AU_HTTP_PARAMS_MAX];
     for (const au_http_route *r = routes; r->method; r++) {

@@ -24,8 +24,8 @@ typedef struct au_http_match {
 /* Finds the route of a request in a table that ends with a NULL method. A pattern's segments are
  * literal, "{name}" (any one non-empty segment), or a literal prefix before a name ("audio.{ext}").
  * The path is split before it is decoded, so %2F never makes a segment. HEAD is answered by GET
- * routes. NONE: found. Else NOT_FOUND, METHOD_NOT_ALLOWED (allow is set), NOT_IMPLEMENTED (unknown
- * method) or BAD_REQUEST (a bad escape in the path). */
+ * routes; a method that nobody knows is one that the path does not take. NONE: found. Else
+ * NOT_FOUND, METHOD_NOT_ALLOWED (allow is set) or BAD_REQUEST (a bad escape in the path). */
 au_problem au_http_route_find(au_http_match *match, const au_http_route *routes, au_arena *arena,
                               const char *method, const char *path);
 

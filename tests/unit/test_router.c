@@ -54,8 +54,8 @@ static void test_finds_routes(void **state)
         {"GET", "/v1/jobs/%00", 400, 0, ""},
         {"GET", "/v1/jobs/%zz", 400, 0, ""},
         {"GET", "/nowhere/%ff", 400, 0, ""},
-        {"BREW", "/v1/jobs", 501, 0, ""},
-        {"get", "/v1/jobs", 501, 0, ""},
+        {"BREW", "/v1/jobs", 405, 0, "GET, HEAD, POST"},
+        {"get", "/v1/jobs", 405, 0, "GET, HEAD, POST"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         au_arena arena;

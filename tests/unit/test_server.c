@@ -333,7 +333,7 @@ static void test_errors_are_problems(void **state)
     } rows[] = {
         {"GET /nowhere HTTP/1.1\r\n" END, 404, "/problems/not-found"},
         {"PUT /json/x HTTP/1.1\r\n" END, 405, "Allow: GET, HEAD\r\n"},
-        {"BREW / HTTP/1.1\r\n" END, 501, "/problems/not-implemented"},
+        {"BREW /json/x HTTP/1.1\r\n" END, 405, "Allow: GET, HEAD\r\n"},
         {"GET / HTTP/1.1\r\nConnection: close\r\n\r\n", 400, "Host is missing"},
         {"GET / HTTP/1.1\nHost: localhost\n\n", 400, "CR LF"},
         {"GET / HTTP/3.0\r\n" END, 505, "/problems/http-version"},
