@@ -35,7 +35,8 @@ LAYERS = {
     "http": ["base"],
     # jobs, api and cli know the engine by aulos/aulos.h alone.
     "jobs": ["base", "db", "store", "audio"],
-    "api": ["jobs", "http"],
+    "compare": ["jobs"],
+    "api": ["jobs", "compare", "http"],
     "cli": ["api"],
 }
 

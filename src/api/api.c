@@ -3,6 +3,8 @@
  * state of its own. */
 #include "api/api.h"
 
+#include "api/json_check.h"
+
 au_api *au_api_of(const au_http_request *rq)
 {
     return au_http_user(rq);
@@ -44,4 +46,23 @@ au_http_result au_api_not_found(au_http_request *rq, const char *what, const cha
 au_http_result au_api_gone(au_http_request *rq, const char *what, const char *id)
 {
     return au_http_problem(rq, AU_PROBLEM_GONE, "the %s %s was deleted", what, id);
+}
+
+bool au_api_empty_body(au_http_request *rq)
+{
+    static const char *const fields[] = {NULL};
+    json_t *body;
+    if (au_http_body_len(rq) == 0)
+        return true;
+    if (!au_http_body_json(rq, &body))
+        return false;
+    au_check c;
+    au_check_init(&c, au_http_arena(rq));
+    au_check_object(&c, body, "", fields);
+    if (!au_check_ok(&c)) {
+        au_check_reply(&c, rq);
+        return false;
+    }
+    au_check_deinit(&c);
+    return true;
 }

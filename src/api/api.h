@@ -26,7 +26,6 @@
 enum {
     AU_TEXT_MAX_CHARS = 8192, /* of a prompt */
     AU_LABEL_MAX_CHARS = 200, /* of labels and titles */
-    AU_COMPARISON_MAX_SAMPLES = 100,
 };
 
 typedef struct au_api {
@@ -104,6 +103,10 @@ bool au_api_before(au_http_request *rq, au_http_result *result);
 /* The parameter {id}; NULL when it is not a UUID at all, so that nothing has that id. */
 const char *au_api_id(const au_http_request *rq);
 
+/* For requests whose body is optional, and an object without members. False: a problem has been
+ * set. */
+bool au_api_empty_body(au_http_request *rq);
+
 /* ---- Pages (api_page.c) ---- */
 
 typedef struct au_page {
@@ -178,5 +181,13 @@ au_http_result au_post_session(au_http_request *rq);
 au_http_result au_get_session(au_http_request *rq);
 au_http_result au_delete_session(au_http_request *rq);
 au_http_result au_post_link(au_http_request *rq);
+au_http_result au_delete_comparison(au_http_request *rq);
+au_http_result au_close_comparison(au_http_request *rq);
+au_http_result au_get_results(au_http_request *rq);
+au_http_result au_post_rater_session(au_http_request *rq);
+au_http_result au_get_rater_session(au_http_request *rq);
+au_http_result au_get_next_trial(au_http_request *rq);
+au_http_result au_post_vote(au_http_request *rq);
+au_http_result au_get_vote(au_http_request *rq);
 
 #endif

@@ -130,7 +130,7 @@ static au_http_result reply_queue_full(au_http_request *rq)
 }
 
 /* What the check had found was gone when the transaction looked. */
-static au_http_result reply_fault(au_http_request *rq, const au_job_plan *plan)
+au_http_result au_job_reply_fault(au_http_request *rq, const au_job_plan *plan)
 {
     au_check c;
     au_check_init(&c, au_http_arena(rq));
@@ -166,7 +166,7 @@ static au_http_result job_written(au_http_request *rq)
     au_job *job;
     au_arena arena;
     if (o->status != AU_OK && plan->result.fault != AU_SUBMIT_OK)
-        return reply_fault(rq, plan);
+        return au_job_reply_fault(rq, plan);
     if (o->status != AU_OK)
         return au_api_failed(rq, o->status, &o->err);
     if (au_job_wait_quiet(rq, plan->result.job_id, job_written, &result))
@@ -192,6 +192,17 @@ static bool disk_is_low(const au_api *api)
     return (data < objects ? data : objects) < api->limits.min_free_disk;
 }
 
+bool au_job_may_submit(au_http_request *rq)
+{
+    const au_api *api = au_api_of(rq);
+    if (!disk_is_low(api))
+        return true;
+    au_http_problem(rq, AU_PROBLEM_NO_SPACE,
+                    "less than %" PRIu64 " bytes are free, so no job is accepted",
+                    api->limits.min_free_disk);
+    return false;
+}
+
 au_http_result au_post_job(au_http_request *rq)
 {
     const au_api *api = au_api_of(rq);
@@ -212,10 +223,8 @@ au_http_result au_post_job(au_http_request *rq)
     if (!au_check_ok(&c))
         return au_check_reply(&c, rq);
     au_check_deinit(&c);
-    if (disk_is_low(api))
-        return au_http_problem(rq, AU_PROBLEM_NO_SPACE,
-                               "less than %" PRIu64 " bytes are free, so no job is accepted",
-                               api->limits.min_free_disk);
+    if (!au_job_may_submit(rq))
+        return AU_HTTP_DONE;
     return au_api_create(
         rq, write_job, plan, job_written,
         &(au_api_creation){.status = 202, .prefix = "/v1/jobs/", .id = plan->result.job_id});
@@ -255,32 +264,12 @@ static au_http_result cancel_written(au_http_request *rq)
     return au_http_reply_json(rq, c->result == AU_CANCEL_DONE ? 200 : 202, au_job_json(job));
 }
 
-/* The body is optional, and an object without members. */
-static bool check_empty_body(au_http_request *rq)
-{
-    static const char *const fields[] = {NULL};
-    json_t *body;
-    if (au_http_body_len(rq) == 0)
-        return true;
-    if (!au_http_body_json(rq, &body))
-        return false;
-    au_check c;
-    au_check_init(&c, au_http_arena(rq));
-    au_check_object(&c, body, "", fields);
-    if (!au_check_ok(&c)) {
-        au_check_reply(&c, rq);
-        return false;
-    }
-    au_check_deinit(&c);
-    return true;
-}
-
 au_http_result au_cancel_job(au_http_request *rq)
 {
     const char *id = au_api_id(rq);
     if (!id)
         return au_api_not_found(rq, "job", au_http_param(rq, "id"));
-    if (!au_http_query_parse(rq, no_query) || !check_empty_body(rq))
+    if (!au_http_query_parse(rq, no_query) || !au_api_empty_body(rq))
         return AU_HTTP_DONE;
     cancel *c = au_arena_alloc(au_http_arena(rq), sizeof *c);
     if (!c)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Records of models, adapters, samples, comparisons and workers. Mostly reads; records live in the
+/* records of models, adapters, samples and workers. Mostly reads; records live in the
  * caller's arena. No state of its own. */
 #include "jobs/catalog.h"
 
@@ -332,99 +332,6 @@ au_status au_sample_list(au_db *db, au_arena *a, const au_sample_filter *f, au_s
 done:
     au_rows_close(&rows);
     au_buf_deinit(&sql);
-    return st;
-}
-
-/* ---- Comparisons
- * ----------------------------------------------------------------------------------- */
-
-au_status au_comparison_create(au_db *db, const char *const *sample_ids, size_t n, char *id_out,
-                               au_err *err)
-{
-    au_status st = AU_OK;
-    int64_t known;
-    au_uuid7(id_out);
-    AU_TRY(au_db_exec(
-        db, NULL, err,
-        "INSERT INTO comparisons (id, mode, created_at) VALUES (?1, 'view', au_now_ms())", "t",
-        id_out));
-    for (size_t i = 0; i < n; i++) {
-        AU_TRY(au_db_int(&known, db, 0, err,
-                         "SELECT COUNT(*) FROM samples WHERE id = ?1 AND deleted_at = 0", "t",
-                         sample_ids[i]));
-        AU_FAIL_IF(known == 0, AU_NOT_FOUND, "sample %.40s does not exist", sample_ids[i]);
-        AU_TRY(au_db_exec(db, NULL, err,
-                          "INSERT INTO comparison_samples (comparison_id, position, sample_id) "
-                          "VALUES (?1, ?2, ?3)",
-                          "tit", id_out, (int64_t)i, sample_ids[i]));
-    }
-done:
-    return st;
-}
-
-static au_status read_comparison(au_reader *r, void *record)
-{
-    au_comparison *c = record;
-    c->id = au_read_text(r);
-    c->mode = au_read_text(r);
-    c->created_at = au_read_i64(r);
-    return r->st;
-}
-
-static au_status read_comparison_samples(au_db *db, au_arena *a, au_comparison *c, au_err *err)
-{
-    au_rows *rows = NULL;
-    au_status st = AU_OK;
-    size_t cap = 0;
-    AU_TRY(au_db_query(&rows, db, err,
-                       "SELECT sample_id FROM comparison_samples WHERE comparison_id = ?1 "
-                       "ORDER BY position",
-                       "t", c->id));
-    for (bool has_row;;) {
-        char *id;
-        AU_TRY(au_rows_next(rows, &has_row, err));
-        if (!has_row)
-            break;
-        AU_TRY(au_rows_strdup(&id, rows, 0, a, err));
-        AU_TRY(au_page_push((void ***)&c->sample_ids, &c->n_samples, &cap, id, a, err));
-    }
-done:
-    au_rows_close(&rows);
-    return st;
-}
-
-au_status au_comparison_get(au_db *db, au_arena *a, const char *id, au_comparison **out,
-                            au_err *err)
-{
-    au_rows *rows = NULL;
-    au_status st = AU_OK;
-    AU_TRY(au_db_query(
-        &rows, db, err,
-        "SELECT id, mode, created_at FROM comparisons WHERE id = ?1 AND deleted_at = 0", "t", id));
-    AU_TRY(single(rows, a, read_comparison, sizeof **out, (void **)out, "comparison", id, err));
-    AU_TRY(read_comparison_samples(db, a, *out, err));
-done:
-    au_rows_close(&rows);
-    return st;
-}
-
-au_status au_comparison_list(au_db *db, au_arena *a, const char *before_id, int limit,
-                             au_comparison ***out, size_t *n, bool *has_more, au_err *err)
-{
-    au_rows *rows = NULL;
-    au_status st = AU_OK;
-    limit = page_limit(limit);
-    AU_TRY(au_db_query(&rows, db, err,
-                       "SELECT id, mode, created_at FROM comparisons WHERE deleted_at = 0 AND "
-                       "id < COALESCE(?1, 'g') ORDER BY id DESC LIMIT ?2",
-                       "ti", before_id, (int64_t)limit + 1));
-    AU_TRY(
-        collect(rows, a, read_comparison, sizeof ***out, limit, (void ***)out, n, has_more, err));
-    au_rows_close(&rows);
-    for (size_t i = 0; i < *n; i++)
-        AU_TRY(read_comparison_samples(db, a, (*out)[i], err));
-done:
-    au_rows_close(&rows);
     return st;
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Everything but jobs: prompts, models, adapters, samples, comparisons, workers. Connections,
+/* Everything but jobs: prompts, models, adapters, samples, workers. Connections,
  * arenas and times as in job.h. */
 #ifndef AU_JOBS_CATALOG_H
 #define AU_JOBS_CATALOG_H
@@ -133,25 +133,6 @@ typedef struct au_sample_filter {
 } au_sample_filter;
 AU_MUST_CHECK au_status au_sample_list(au_db *db, au_arena *a, const au_sample_filter *f,
                                        au_sample ***out, size_t *n, bool *has_more, au_err *err);
-
-/* ---- Comparisons
- * --------------------------------------------------------------------------------------------- */
-
-typedef struct au_comparison {
-    const char *id;
-    const char *mode;        /* "view" */
-    const char **sample_ids; /* in the asked order */
-    size_t n_samples;
-    int64_t created_at;
-} au_comparison;
-/* AU_NOT_FOUND: a sample that does not exist; the caller has checked before and named them. */
-AU_MUST_CHECK au_status au_comparison_create(au_db *db, const char *const *sample_ids, size_t n,
-                                             char *id_out, au_err *err);
-AU_MUST_CHECK au_status au_comparison_get(au_db *db, au_arena *a, const char *id,
-                                          au_comparison **out, au_err *err);
-AU_MUST_CHECK au_status au_comparison_list(au_db *db, au_arena *a, const char *before_id, int limit,
-                                           au_comparison ***out, size_t *n, bool *has_more,
-                                           au_err *err);
 
 /* ---- Workers
  * -------------------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Records beside jobs: prompts, models, samples and comparisons; pages and their cursors. */
+/* Records beside jobs: prompts, models and samples; pages and their cursors. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -109,10 +109,10 @@ static void test_models(void **state)
     assert_int_equal(au_model_row_get(f->db, &f->arena, "b", &m, &f->err), AU_NOT_FOUND);
 }
 
-static void test_samples_and_comparisons(void **state)
+static void test_samples(void **state)
 {
     fixture *f = *state;
-    char id[AU_UUID_TEXT], comparison[AU_UUID_TEXT];
+    char id[AU_UUID_TEXT];
     au_job_new job = plain_job();
     au_lease lease;
     job.num_samples = 3;
@@ -138,22 +138,6 @@ static void test_samples_and_comparisons(void **state)
                       &f->err));
     assert_int_equal(n, 0);
     assert_int_equal(au_sample_get(f->db, &f->arena, W1, &s, &f->err), AU_NOT_FOUND);
-    const au_job *j = look(f, id);
-    const char *ids[] = {j->samples[2].sample_id, j->samples[0].sample_id, j->samples[2].sample_id};
-    TX(au_comparison_create(f->db, ids, 3, comparison, &f->err));
-    au_comparison *c, **all;
-    OK(au_comparison_get(f->db, &f->arena, comparison, &c, &f->err));
-    assert_int_equal(c->n_samples, 3);
-    for (int i = 0; i < 3; i++)
-        assert_string_equal(c->sample_ids[i], ids[i]);
-    OK(au_comparison_list(f->db, &f->arena, NULL, 10, &all, &n, &more, &f->err));
-    assert_int_equal(n, 1);
-    assert_int_equal(all[0]->n_samples, 3);
-    ids[1] = W1;
-    OK(au_db_begin(f->db, AU_DB_DURABLE, &f->err));
-    assert_int_equal(au_comparison_create(f->db, ids, 3, comparison, &f->err), AU_NOT_FOUND);
-    au_db_rollback(f->db);
-    assert_int_equal(count(f, "SELECT COUNT(*) FROM comparisons"), 1);
 }
 
 /* Values that cannot be measured are stored as unknown; a request's memory is a limit. */
@@ -193,7 +177,7 @@ static void test_unknown_values_and_limits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {T(test_prompts), T(test_models),
-                                       T(test_samples_and_comparisons),
+                                       T(test_samples),
                                        T(test_unknown_values_and_limits)};
     return cmocka_run_group_tests_name("catalog", tests, NULL, NULL);
 }
