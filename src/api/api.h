@@ -187,6 +187,9 @@ au_http_result au_get_results(au_http_request *rq);
 au_http_result au_post_rater_session(au_http_request *rq);
 au_http_result au_get_rater_session(au_http_request *rq);
 au_http_result au_get_next_trial(au_http_request *rq);
+au_http_result au_get_trial_x(au_http_request *rq);
+au_http_result au_get_trial_y(au_http_request *rq);
+au_http_result au_get_trial_reference(au_http_request *rq);
 au_http_result au_post_vote(au_http_request *rq);
 au_http_result au_get_vote(au_http_request *rq);
 

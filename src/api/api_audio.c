@@ -129,7 +129,9 @@ au_http_result au_audio_reply(au_http_request *rq, const au_sample *s, const au_
     au_rendition *r = NULL;
     if (au_media_failed(rq) || !choose_format(rq, s, want, &format))
         return AU_HTTP_DONE;
-    const char *name = au_format_name(format);
+    if (want->bare)
+        format = AU_FORMAT_WAV;
+    const char *name = want->bare ? AU_RENDITION_BARE : au_format_name(format);
     const int rate = want->rate_hz ? want->rate_hz : s->sample_rate;
     if (strcmp(name, s->format) == 0 && rate == s->sample_rate)
         return send_object(rq, s,

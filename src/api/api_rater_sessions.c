@@ -7,6 +7,8 @@
 #include "api/api.h"
 #include "api/comparison_json.h"
 #include "api/json_check.h"
+#include "api/media.h"
+#include "base/str.h"
 
 enum { MAX_HEARD_S = 86400 };
 
@@ -167,6 +169,68 @@ au_http_result au_get_next_trial(au_http_request *rq)
             j, "reference",
             side_json(token, t->n, "reference", t->reference_is_x ? t->x_gain_db : t->y_gain_db));
     return au_http_reply_json(rq, 200, j);
+}
+
+/* One side of a trial: the same headers but for the sound, and a tag that is not the file's hash,
+ * which samples show. */
+static au_http_result get_side(au_http_request *rq, const char *side, au_http_handler again)
+{
+    au_rater_session *s;
+    au_comparison *c;
+    au_trial *t;
+    au_sample *sample;
+    au_err err;
+    uint64_t n = 0;
+    if (!au_http_query_parse(rq, no_query) || !load_session(rq, &s, &c))
+        return AU_HTTP_DONE;
+    bool known = au_parse_u64(au_http_param(rq, "n"), &n) && n <= s->n_trials;
+    au_status st = known
+                       ? au_trial_get(au_api_db(rq), au_http_arena(rq), s->id, (int)n, "", &t, &err)
+                       : AU_NOT_FOUND;
+    if (st == AU_NOT_FOUND)
+        return au_api_not_found(rq, "trial", au_http_param(rq, "n"));
+    if (st != AU_OK)
+        return au_api_failed(rq, st, &err);
+    if (strcmp(au_http_param(rq, "ext"), "wav") != 0)
+        return au_http_problem(rq, AU_PROBLEM_NOT_ACCEPTABLE,
+                               "trials are heard as wav, not \"%.20s\"", au_http_param(rq, "ext"));
+    bool x = side[0] == 'r' ? t->reference_is_x : side[0] == 'x';
+    st = au_sample_get(au_api_db(rq), au_http_arena(rq), x ? t->sample_x : t->sample_y, &sample,
+                       &err);
+    if (st == AU_OK && sample->deleted_at)
+        return au_http_problem(rq, AU_PROBLEM_GONE, "the audio of trial %d was deleted", t->n);
+    if (st != AU_OK)
+        return au_api_failed(rq, st, &err);
+    const char *etag = au_arena_printf(au_http_arena(rq), "\"%s-%s\"", t->id, side);
+    if (!etag)
+        return au_api_busy(rq, 1, "out of memory");
+    return au_audio_reply(
+        rq, sample,
+        &(au_audio_want){
+            .extension = "wav", .bare = true, .etag = etag, .cache_control = "private, no-store"},
+        again);
+}
+
+au_http_result au_get_trial_x(au_http_request *rq)
+{
+    return get_side(rq, "x", au_get_trial_x);
+}
+
+au_http_result au_get_trial_y(au_http_request *rq)
+{
+    return get_side(rq, "y", au_get_trial_y);
+}
+
+au_http_result au_get_trial_reference(au_http_request *rq)
+{
+    au_rater_session *s;
+    au_comparison *c;
+    if (!load_session(rq, &s, &c))
+        return AU_HTTP_DONE;
+    if (c->mode != AU_COMPARE_ABX)
+        return au_http_problem(rq, AU_PROBLEM_NOT_FOUND,
+                               "only trials of mode abx have a reference");
+    return get_side(rq, "reference", au_get_trial_reference);
 }
 
 /* ---- Votes ---- */

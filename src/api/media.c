@@ -271,15 +271,16 @@ static au_status make_rendition(au_media *m, const task *t, au_err *err)
     au_clip_stats stats;
     au_format format;
     au_rendition *there;
-    AU_FAIL_IF(!au_format_parse(t->format, &format), AU_UNSUPPORTED, "format %s is not known",
-               t->format);
+    bool bare = strcmp(t->format, AU_RENDITION_BARE) == 0;
+    AU_FAIL_IF(!au_format_parse(bare ? "wav" : t->format, &format), AU_UNSUPPORTED,
+               "format %s is not known", t->format);
     AU_TRY(open_sound(&s, m, t->sample_id, err));
     AU_TRY(au_rendition_get(m->db, &s.arena, t->sample_id, t->format, t->rate_hz, &there, err));
     if (there) /* made between the request's look and this one */
         goto done;
     AU_TRY(change_rate(&s, t->rate_hz, err));
     AU_TRY(read_recipe(&recipe, &json, &params, s.sample, err));
-    AU_TRY(au_audio_encode(&s.clip, format, &recipe, &file, &len, &stats, err));
+    AU_TRY(au_audio_encode(&s.clip, format, bare ? NULL : &recipe, &file, &len, &stats, err));
     au_uuid7(id);
     AU_TRY(au_store_sample_key(key, id, au_format_extension(format), err));
     rendition_write w = {.r = {.sample_id = t->sample_id,

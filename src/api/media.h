@@ -42,7 +42,7 @@ typedef struct au_media_task {
     au_media_kind kind;
     const char *sample_id;
     const char *store_key, *sha256; /* of a check */
-    const char *format;             /* of a rendition: a name of au_format */
+    const char *format;             /* of a rendition, as in jobs/renditions.h */
     int rate_hz;
 } au_media_task;
 
@@ -64,6 +64,7 @@ bool au_media_verified(au_media *m, int fd, const char *sha256);
 typedef struct au_audio_want {
     const char *extension; /* "wav" ...; NULL: as stored */
     int rate_hz;           /* 0: the sample's own; else wav or flac is resampled to it */
+    bool bare;             /* a WAV without tags, for who must not know what it is */
     const char *etag;      /* NULL: of the file's hash. Another for who must not know the hash */
     const char *cache_control; /* NULL: private, for ever */
     const char *disposition;   /* Content-Disposition; NULL: none */

@@ -66,7 +66,7 @@ typedef struct au_clip_stats {
  * with sorted keys: adapter, aulos, digital_source_type, model, negative, numerics, params, prompt,
  * seed, strength. Same input, same bytes. AU_INVALID for NaN or infinite samples (names the first).
  * MP3 is LAME's -V 2, Opus 96 kbit/s a channel at 48 kHz; both from the 16-bit samples, tags in
- * UTF-8; AU_UNSUPPORTED for rates under 1000 Hz. */
+ * UTF-8; AU_UNSUPPORTED for rates under 1000 Hz. recipe NULL: a WAV without tags. */
 AU_MUST_CHECK au_status au_audio_encode(const au_clip *clip, au_format format,
                                         const au_recipe *recipe, void **out, size_t *len,
                                         au_clip_stats *stats, au_err *err);

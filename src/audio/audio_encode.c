@@ -280,7 +280,7 @@ static au_status finish_file(au_mem_file *mem, const layout *l, const au_buf *ti
         au_audio_id3_tag(&chunk, title, comment);
         AU_TRY(insert(mem, 0, &chunk, err));
     }
-    if (type == SF_FORMAT_WAV) {
+    if (type == SF_FORMAT_WAV && comment->len) {
         size_t at = find_data(mem);
         AU_FAIL_IF(!at, AU_INTERNAL, "libsndfile made a WAV without a data chunk");
         au_audio_info_chunk(&chunk, title, comment);
@@ -307,7 +307,10 @@ au_status au_audio_encode(const au_clip *clip, au_format format, const au_recipe
     au_buf_init(&comment, AU_COMMENT_BYTES);
     *stats = (au_clip_stats){0};
     AU_TRY(check_clip(clip, format, err));
-    AU_TRY(au_audio_tags(&title, &comment, recipe, err));
+    AU_FAIL_IF(!recipe && (l->format & SF_FORMAT_TYPEMASK) != SF_FORMAT_WAV, AU_UNSUPPORTED,
+               "%s without tags is not made", au_format_name(format));
+    if (recipe)
+        AU_TRY(au_audio_tags(&title, &comment, recipe, err));
     AU_TRY(au_audio_measure(stats, clip, err));
     if (l->rates)
         AU_TRY(prepare_lossy(&lossy, &played, clip, l, stats, err));

@@ -10,8 +10,11 @@
 #include "base/arena.h"
 #include "db/db.h"
 
+/* Name of the format of a WAV without tags, which tells nothing of where it comes from. */
+#define AU_RENDITION_BARE "bare"
+
 typedef struct au_rendition {
-    const char *sample_id, *format, *store_key, *sha256;
+    const char *sample_id, *format, *store_key, *sha256; /* format: a name of au_format, or bare */
     int sample_rate; /* that was asked for: the sample's own, where none was */
     int64_t bytes;
 } au_rendition;

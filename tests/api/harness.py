@@ -296,6 +296,16 @@ class Server:
     def cancel(self, job):
         return self.post(f"/v1/jobs/{job_id(job)}/cancel")
 
+    def listening_test(self, prompt="a calm harp arpeggio", variants=None, duration_s=0.2, **body):
+        """The id of a test whose samples have been made, of chiptune against none unless said otherwise."""
+        body["variants"] = variants or [{"adapter": None}, {"adapter": {"name": "chiptune"}}]
+        reply = self.post("/v1/comparisons", {"prompt_ids": [self.prompt(prompt)["id"]], "duration_s": duration_s, **body})
+        assert reply.status_code == 201, reply.text
+        test = reply.json()["id"]
+        wait_until(lambda: all(p["state"] == "ready" for p in self.ok(f"/v1/comparisons/{test}")["pairs"]), 180,
+                   "the samples of the test")
+        return test
+
     def adapters(self):
         """{name: adapter}, over all pages."""
         return {a["name"]: a for a in self.all("/v1/adapters")}

@@ -160,6 +160,37 @@ class Things:
     def make_comparison(self):
         return self.server.post("/v1/comparisons", {"sample_ids": [self.get("SAMPLE", False)]}).json()["id"]
 
+    def make_doomed_comparison(self):
+        return self.make_comparison()
+
+    def new_test(self, mode="ab"):
+        test = self.server.listening_test(prompt="a calm harp arpeggio", mode=mode, votes_wanted=1)
+        session = self.server.post(f"/v1/comparisons/{test}/sessions", {"rater": "ann"}).json()
+        return test, session["token"]
+
+    def make_test(self):
+        return self.new_test()[0]
+
+    def make_rater(self):
+        return self.new_test()[1]
+
+    def make_abx_rater(self):
+        return self.new_test("abx")[1]
+
+    def make_trial(self):
+        return self.server.ok(f"/v1/sessions/{self.get('RATER', False)}/next")["trial_id"]
+
+    def make_voted(self):
+        return self.get("TRIAL", False)
+
+    def make_closed_test(self):
+        test, token = self.new_test()
+        trial = self.server.ok(f"/v1/sessions/{token}/next")["trial_id"]
+        vote = {"trial_id": trial, "choice": "x", "heard_x_s": 1, "heard_y_s": 1}
+        assert self.server.post(f"/v1/sessions/{token}/votes", vote).status_code == 201
+        assert self.server.post(f"/v1/comparisons/{test}/close").status_code == 200
+        return test
+
     def make_key(self):
         return self.new_key()["id"]
 
