@@ -176,8 +176,7 @@ static void test_unknown_values_and_limits(void **state)
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 int main(void)
 {
-    const struct CMUnitTest tests[] = {T(test_prompts), T(test_models),
-                                       T(test_samples),
+    const struct CMUnitTest tests[] = {T(test_prompts), T(test_models), T(test_samples),
                                        T(test_unknown_values_and_limits)};
     return cmocka_run_group_tests_name("catalog", tests, NULL, NULL);
 }
