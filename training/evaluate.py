@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from aulos_train import codec, losses, measures
+from aulos_train import codec, losses, measures, musicgen
 from aulos_train.compose import NAMES
 from aulos_train.fluid import Fluid
 from aulos_train.quantizer import Quantizer
@@ -31,6 +31,7 @@ from aulos_train.weights import codec_weights
 RATE = 24000
 # Seeds: nothing here was trained on.
 PROMPTS, CLASSIFIER, STYLE = 30_000_000, 60_000_000, 65_000_000
+PARTS = ["real", "codec", "prompt", "parity", "adapters"]
 STYLES = {"lofi": "lo-fi", "chiptune": "chiptune"}  # by the adapter's name
 
 
@@ -180,6 +181,30 @@ def adapter_part(args, net, held, base_waves, name, folder):
     return figures
 
 
+def parity_part(args, captions):
+    """Greedy codes of the program's engine against transformers' decoder on the same tokens, without guidance, on four prompts."""
+    model, tokenizer = musicgen.load(args.model)
+    worst, same, samples = 0.0, 0, 0.0
+    for text in captions[:4]:
+        folder = args.out / "parity"
+        subprocess.run([args.aulos, "generate", text, "--model", f"{args.model}/", "--greedy", "--guidance", "1", "--duration", "2", "--threads", "1",
+                        "--trace", folder, "-o", args.out / "parity.wav", "--force", "--quiet"], check=True, stdout=subprocess.DEVNULL)
+        codes = torch.from_numpy(np.load(folder / "codes.npy").astype(np.int64)).reshape(1, musicgen.CODEBOOKS, -1)
+        ours = torch.from_numpy(np.load(folder / "logits.npy")).reshape(-1, musicgen.CODEBOOKS, model.config.decoder.vocab_size)
+        with torch.inference_mode():
+            tokens = tokenizer([text], return_tensors="pt")
+            columns = musicgen.delayed(codes, model.config.decoder.pad_token_id)[0]
+            states = musicgen.text_states(model, tokens)
+            theirs = model.decoder(input_ids=columns[:, :-1], encoder_hidden_states=states, encoder_attention_mask=tokens["attention_mask"], use_cache=False).logits
+            audio = model.audio_encoder.decode(codes[None], [None])[0][0, 0].numpy()
+        theirs = theirs.transpose(0, 1)[: len(ours)]
+        free = (columns[:, 1:] != model.config.decoder.pad_token_id).T[: len(ours)]
+        worst = max(worst, float((ours - theirs)[free].abs().max()))
+        same += int(torch.equal(theirs.argmax(-1)[free], columns[:, 1:].T[: len(ours)][free]))
+        samples = max(samples, float(np.abs(np.load(folder / "audio.npy").ravel() - audio).max()))
+    return {"largest_difference_of_logits": worst, "prompts_with_the_same_codes": f"{same}/4", "largest_difference_of_samples": samples}
+
+
 def table(report):
     columns = [("instrument", "instrument"), ("shuffled", "instrument_shuffled"), ("tempo", "tempo"), ("shuffled", "tempo_shuffled"), ("mode", "mode"),
                ("defective", "defective"), ("level dB", "level_db"), ("style higher", "style_higher")]
@@ -197,7 +222,7 @@ def main():
     parser.add_argument("--aulos", default="aulos", help="the program (%(default)s)")
     parser.add_argument("--codec", help="another codec than the model's, for --parts codec")
     parser.add_argument("--adapters", help="a folder of adapters (MODEL/adapters)")
-    parser.add_argument("--parts", nargs="+", choices=["real", "codec", "prompt", "adapters"], default=["real", "codec", "prompt", "adapters"])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--classifiers", type=Path, help="where the trained classifiers are kept (OUT/../classifiers)")
     parser.add_argument("--clips", type=int, default=192)
     parser.add_argument("--seconds", type=float, default=10)
@@ -226,6 +251,8 @@ def main():
         waves, loudness = generate(args, args.out / "base", captions)
         note("generated", {**judge(net, waves, labels, captions), "lufs": round(float(np.median(loudness)), 1)})
         picture(args.out / "generated.png", list(zip(captions, waves))[:30], RATE, height=100)
+    if "parity" in args.parts:
+        note("parity", parity_part(args, captions))
     if "adapters" in args.parts:
         folder = Path(args.adapters or Path(args.model) / "adapters")
         for path in sorted(p for p in folder.iterdir() if (p / "adapter_config.json").exists()):

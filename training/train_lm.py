@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer
 
-from aulos_train import musicgen, text_warmup, trainer
+from aulos_train import codec, musicgen, text_warmup, trainer
+from aulos_train.carry import carry
 from aulos_train.dataset import Dataset
 from aulos_train.weights import model_weights
 
@@ -82,6 +83,10 @@ class Training:
         elif not args.start_from:
             torch.manual_seed(args.seed)  # the same start in every process
             musicgen.start_from_codebooks(self.model, args.codec)
+            if args.layers_from:
+                first = Dataset(args.data[0])
+                waves = [first.wave(i, 0, args.frames * codec.HOP) for i in range(min(args.carry_clips, len(self.clips.captions)))]
+                carry(self.model, args.layers_from, self.clips.codes[: len(waves)], waves)
             text_warmup.warm_up(self.model, self.tokenizer, args.text_steps, self.log)
         self.optimiser = torch.optim.AdamW(parameter_groups(self.model, args.weight_decay), lr=args.learning_rate, betas=(0.9, 0.95))
         if state:
@@ -159,6 +164,8 @@ def main():
     parser.add_argument("--vocabulary", type=trainer.plain_path)
     parser.add_argument("--codec", type=trainer.plain_path, help="whose tokens these are: embeddings and heads begin as its codebooks")
     parser.add_argument("--from", dest="start_from", type=trainer.plain_path, help="weights to begin with: an exported model folder or a checkpoint")
+    parser.add_argument("--layers-from", type=trainer.plain_path, help="for a new model: the layers of this model folder, though its codec and vocabulary are others")
+    parser.add_argument("--carry-clips", type=int, default=300, help="clips by which --layers-from compares the codecs (%(default)s)")
     parser.add_argument("--frames", type=int, default=500, help="of each clip, 50 a second (%(default)s)")
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4)

@@ -9,7 +9,7 @@ from transformers.models.encodec import modeling_encodec
 
 THEIR_FORWARD = modeling_encodec.EncodecConv1d.forward  # before codec.build() puts its own there
 
-from aulos_train import codec, losses, musicgen  # noqa: E402
+from aulos_train import carry, codec, losses, musicgen  # noqa: E402
 from aulos_train.quantizer import Quantizer
 
 
@@ -93,3 +93,25 @@ def test_adversary_trains_against_the_decoder():
     (fooled + features).backward()
     assert np.isfinite(float(losses.discriminator_loss(real, made).detach()))
     assert y.grad.abs().sum() > 0
+
+
+def test_carry_mixes_what_stood_at_the_same_frames(small, tmp_path, monkeypatch):
+    """With the old codes renumbered, the new rows are the old ones, renumbered."""
+    torch.manual_seed(0)
+    torch.save({"model": small.state_dict()}, tmp_path / "old.pt")
+    old = torch.randint(0, 1024, (40, 4, 400))
+    order = torch.stack([torch.randperm(1024) for _ in range(4)])
+    new = torch.stack([order[k][old[:, k]] for k in range(4)], 1).numpy()
+    monkeypatch.setattr(carry, "codes_of", lambda source, waves: old)
+    other = musicgen.build(40, width=64, layers=1, heads=1, feed_forward=64, text_width=32, text_layers=1)
+    before = other.decoder.lm_heads[0].weight.clone()
+    carry.carry(other, tmp_path / "old.pt", new, waves=None, least=5)
+    for k in range(4):
+        known = torch.bincount(torch.from_numpy(new[:, k]).flatten(), minlength=1024) >= 5
+        assert known.sum() > 900
+        rows = other.decoder.lm_heads[k].weight[order[k]]
+        assert torch.allclose(rows[known[order[k]]], small.decoder.lm_heads[k].weight[known[order[k]]], atol=1e-6)
+    unknown = torch.bincount(torch.from_numpy(new[:, 0]).flatten(), minlength=1024) < 5
+    assert torch.equal(other.decoder.lm_heads[0].weight[unknown], before[unknown])
+    name = "decoder.model.decoder.layers.0.fc1.weight"
+    assert torch.equal(other.state_dict()[name], small.state_dict()[name])
