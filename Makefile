@@ -26,7 +26,7 @@ help:
 	@echo "make asan       every test under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make tsan       jobs, http, thread pool and scenarios under ThreadSanitizer"
 	@echo "make lint       include order, style, symbols, headers, links"
-	@echo "make bench      speed on this machine, beside transformers where Python has it"
+	@echo "make bench      speed on this machine, beside transformers and nginx where they are installed"
 	@echo "make fuzz       each parser for FUZZ_SECONDS (default 60) under libFuzzer"
 	@echo "make install    into PREFIX (default /usr/local), under DESTDIR"
 
@@ -62,6 +62,7 @@ tsan: need
 bench: all
 	@$(BUILD)/aulos bench
 	@python3 bench/compare_transformers.py $(BUILD)
+	@python3 bench/ranges.py $(BUILD)
 
 fuzz: need
 	@tools/fuzz.sh $(BUILD)-fuzz $${FUZZ_SECONDS:-60}

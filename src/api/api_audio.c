@@ -14,8 +14,8 @@
 
 enum { DEFAULT_BINS = 1024, NAME_CHARS = 60 };
 
-/* The sample of {id}; NULL when a problem has been set. */
-static const au_sample *find_sample(au_http_request *rq)
+/* The sample of {id}, in full or what its sound needs; NULL when a problem has been set. */
+static const au_sample *find_sample(au_http_request *rq, bool in_full)
 {
     au_err err;
     au_sample *sample;
@@ -24,7 +24,8 @@ static const au_sample *find_sample(au_http_request *rq)
         au_api_not_found(rq, "sample", au_http_param(rq, "id"));
         return NULL;
     }
-    au_status st = au_sample_get(au_api_db(rq), au_http_arena(rq), id, &sample, &err);
+    au_status st = (in_full ? au_sample_get : au_sample_get_sound)(au_api_db(rq), au_http_arena(rq),
+                                                                   id, &sample, &err);
     if (st == AU_OK && !sample->deleted_at)
         return sample;
     if (st == AU_OK)
@@ -236,7 +237,7 @@ static au_http_result get_audio(au_http_request *rq, const char *extension, au_h
     bool download;
     if (!read_query(rq, &want, &download))
         return AU_HTTP_DONE;
-    const au_sample *s = find_sample(rq);
+    const au_sample *s = find_sample(rq, download);
     if (!s || !choose_format(rq, s, &want, &format))
         return AU_HTTP_DONE;
     if (want.rate_hz && (format == AU_FORMAT_MP3 || format == AU_FORMAT_OPUS)) {
@@ -303,7 +304,7 @@ au_http_result au_get_peaks(au_http_request *rq)
         au_query_refuse(rq, "bins", "an integer from 1 to 4096");
         return AU_HTTP_DONE;
     }
-    const au_sample *s = find_sample(rq);
+    const au_sample *s = find_sample(rq, false);
     if (!s || au_media_failed(rq))
         return AU_HTTP_DONE;
     au_status st = au_sample_peaks(au_api_db(rq), au_http_arena(rq), s->id, &packed, &err);

@@ -554,6 +554,10 @@ static step end_reply(au_http_conn *c)
         c->state = CONN_LINGER;
         c->in_len = 0;
         au_http_conn_set_deadline(c, au_mono_ms() + LINGER_MS);
+    } else if (c->in_len == 0) {
+        /* The next request has hardly come yet: rather than a look that finds nothing, wait. */
+        set_events(c, EPOLLIN);
+        return STEP_BLOCKED;
     }
     return STEP_GO;
 }

@@ -291,6 +291,33 @@ done:
     return st;
 }
 
+static au_status read_sound(au_reader *r, void *record)
+{
+    au_sample *s = record;
+    *s = (au_sample){.id = au_read_text(r)};
+    s->format = au_read_text(r);
+    s->sha256 = au_read_text(r);
+    s->store_key = au_read_text(r);
+    s->sample_rate = au_read_int(r);
+    s->bytes = au_read_i64(r);
+    s->deleted_at = au_read_i64(r);
+    return r->st;
+}
+
+au_status au_sample_get_sound(au_db *db, au_arena *a, const char *id, au_sample **out, au_err *err)
+{
+    au_rows *rows = NULL;
+    au_status st = AU_OK;
+    AU_TRY(au_db_query(&rows, db, err,
+                       "SELECT id, format, sha256, store_key, sample_rate, bytes, deleted_at FROM "
+                       "samples WHERE id = ?1",
+                       "t", id));
+    AU_TRY(single(rows, a, read_sound, sizeof **out, (void **)out, "sample", id, err));
+done:
+    au_rows_close(&rows);
+    return st;
+}
+
 au_status au_sample_peaks(au_db *db, au_arena *a, const char *id, char **out, au_err *err)
 {
     au_rows *rows = NULL;

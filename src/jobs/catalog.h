@@ -123,6 +123,10 @@ typedef struct au_sample {
 } au_sample;
 AU_MUST_CHECK au_status au_sample_get(au_db *db, au_arena *a, const char *id, au_sample **out,
                                       au_err *err); /* deleted ones too */
+/* Only what sending its sound needs, without joins: id, format, sha256, store_key, sample_rate,
+ * bytes, deleted_at; the rest is zero. */
+AU_MUST_CHECK au_status au_sample_get_sound(au_db *db, au_arena *a, const char *id, au_sample **out,
+                                            au_err *err);
 /* Its peaks as they are stored (au_peaks_pack), NULL: none are. AU_NOT_FOUND. */
 AU_MUST_CHECK au_status au_sample_peaks(au_db *db, au_arena *a, const char *id, char **out,
                                         au_err *err);

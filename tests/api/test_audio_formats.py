@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Formats: what is asked for at submit and by the command line, what the files hold, equal bytes."""
 import json
+import random
 import re
 import sqlite3
 import struct
@@ -374,3 +375,94 @@ def test_peaks_that_are_not_stored_are_measured_from_the_object(make_server, tmp
 def test_peaks_of_nothing(live):
     harness.check_problem(live.get(f"/v1/samples/{harness.MISSING_ID}/peaks"), 404)
     harness.check_problem(live.get("/v1/samples/x/peaks"), 404)
+
+
+# ---- Ranges of any form, by a slow reading of the rule
+
+
+def expected(field, data):
+    """200, 416, or the list of (first, last)."""
+    if not re.match(r"(?i)bytes=", field):
+        return 200
+    size, kept, elements = len(data), [], [e.strip(" \t") for e in field[6:].split(",")]
+    elements = [e for e in elements if e]
+    if not elements or len(elements) > 16:
+        return 200
+    for e in elements:
+        m = re.fullmatch(r"([0-9]*)-([0-9]*)", e)
+        if not m or m.group(0) == "-" or (m.group(1) and m.group(2) and int(m.group(2)) < int(m.group(1))):
+            return 200
+        if m.group(1):
+            first, last = int(m.group(1)), min(int(m.group(2) or size), size - 1)
+        else:
+            first, last = max(0, size - int(m.group(2))), size - 1
+            if m.group(2).strip("0") == "":
+                first = size
+        if first < size:
+            kept.append([first, last])
+    merged = []
+    for r in kept:
+        while True:  # whatever touches, before or after
+            more = [k for k in kept if k[0] <= r[1] + 1 and r[0] <= k[1] + 1]
+            new = [min(k[0] for k in more), max(k[1] for k in more)]
+            if new == r:
+                break
+            r = new
+        if r not in merged:
+            merged.append(r)
+    return merged or 416
+
+
+def random_field(rng, size):
+    def number():
+        return str(rng.choice([0, 1, size - 1, size, size + 1, rng.randrange(size), rng.randrange(2 * size), 2**64, "007"]))
+
+    def element():
+        a = rng.randrange(size)
+        return rng.choice([f"{number()}-{number()}", f"{number()}-", f"-{number()}", f"{a}-{a + rng.randrange(500)}"])
+
+    field = "bytes=" + rng.choice([",", ", ", ",,", " ,\t"]).join(element() for _ in range(rng.choice([1, 1, 2, 3, 5, 16, 17])))
+    if rng.random() < 0.1:
+        at = rng.randrange(len(field))
+        field = field[:at] + rng.choice("x-,= 9") + field[at + 1:]
+    return field
+
+
+@pytest.mark.parametrize("name", ["wav", "flac"])
+def test_random_range_fields(live, sample, name):
+    where, rng = f"{sample['urls']['audio']}.{name}", random.Random(name)
+    data, seen = live.get(where).content, set()
+    for _ in range(300):
+        field = random_field(rng, len(data))
+        reply, want = live.get(where, headers={"Range": field}), expected(field.strip(), data)
+        seen.add(want if isinstance(want, int) else min(len(want), 2))
+        if want in (200, 416):
+            assert reply.status_code == want, field
+            assert want == 416 or reply.content == data
+            continue
+        assert reply.status_code == 206, field
+        if len(want) == 1:
+            first, last = want[0]
+            assert reply.headers["Content-Range"] == f"bytes {first}-{last}/{len(data)}", field
+            assert reply.content == data[first:last + 1]
+            continue
+        boundary = re.fullmatch(r"multipart/byteranges; boundary=(\S+)", reply.headers["Content-Type"]).group(1).encode()
+        text = b""
+        for i, (first, last) in enumerate(want):
+            text += (b"\r\n" if i else b"") + b"--" + boundary + f"\r\nContent-Type: {TYPES[name]}\r\n".encode()
+            text += f"Content-Range: bytes {first}-{last}/{len(data)}\r\n\r\n".encode() + data[first:last + 1]
+        assert reply.content == text + b"\r\n--" + boundary + b"--\r\n", field
+        assert int(reply.headers["Content-Length"]) == len(reply.content)
+    assert seen == {200, 416, 1, 2}
+
+
+def test_an_object_that_is_deleted_while_it_is_sent_is_sent_whole(make_server):
+    server = make_server(model=harness.CHECKPOINTS / "mono-f32")
+    made = server.samples_of(server.run(prompt="x", duration_s=30, format="wavf"))[0]
+    assert made["bytes"] > 3_000_000, "it would fit the sockets' buffers"
+    with requests.get(server.url + made["urls"]["audio"], stream=True, timeout=60 * harness.SLOW) as reply:
+        first = reply.raw.read(1000)
+        (server.data / "objects" / made["storage_path"]).unlink()
+        assert sha256(first + reply.raw.read()) == made["sha256"]
+    harness.check_problem(server.get(made["urls"]["audio"]), 502, "object-missing")
+    server.kill()

@@ -12,6 +12,7 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -47,6 +48,29 @@ static au_http_result get_file(au_http_request *rq)
     FILE *f = fopen(file_path, "rb");
     assert_non_null(f);
     au_http_file file = {dup(fileno(f)), FILE_BYTES, "audio/wav", "\"tag\"", "private"};
+    fclose(f);
+    return au_http_reply_file(rq, &file);
+}
+
+/* A file with a hole, larger than 32 bits can say: at each whole GiB stands its number. */
+enum { HUGE_GIB = 5 };
+static char huge_path[64];
+static const uint64_t GIB = (uint64_t)1 << 30;
+
+static au_http_result get_huge(au_http_request *rq)
+{
+    FILE *f = fopen(huge_path, "rb");
+    assert_non_null(f);
+    au_http_file file = {dup(fileno(f)), HUGE_GIB * GIB, "audio/wav", "\"big\"", "private"};
+    fclose(f);
+    return au_http_reply_file(rq, &file);
+}
+
+static au_http_result get_empty(au_http_request *rq)
+{
+    FILE *f = fopen("/dev/null", "rb");
+    assert_non_null(f);
+    au_http_file file = {dup(fileno(f)), 0, "audio/wav", "\"none\"", "private"};
     fclose(f);
     return au_http_reply_file(rq, &file);
 }
@@ -186,6 +210,8 @@ static const au_http_route routes[] = {
     {"GET", "/json/{id}", get_json, 0},
     {"POST", "/json", post_json, AU_ROUTE_JSON},
     {"GET", "/file", get_file, 0},
+    {"GET", "/huge", get_huge, 0},
+    {"GET", "/empty", get_empty, 0},
     {"GET", "/query", get_query, 0},
     {"GET", "/pending", get_pending, 0},
     {"GET", "/again", get_again, 0},
@@ -530,6 +556,95 @@ static void test_several_ranges(void **state)
     int n = snprintf(text, sizeof text, "\r\n--%s--\r\n", boundary);
     assert_memory_equal(p, text, n);
     assert_ptr_equal(p + n, reply + reply_len);
+}
+
+/* Offsets beyond 32 bits, as an RF64 file has them; many at once, in no order. */
+static void test_a_file_of_more_than_4_gib(void **state)
+{
+    (void)state;
+    strcpy(huge_path, "/tmp/aulos-test-huge-XXXXXX");
+    int file = mkstemp(huge_path);
+    assert_int_equal(ftruncate(file, (off_t)(HUGE_GIB * GIB)), 0);
+    for (uint64_t i = 0; i < HUGE_GIB; i++) {
+        char mark[9];
+        snprintf(mark, sizeof mark, "<gib %d>.", (int)i);
+        assert_int_equal(pwrite(file, mark, 8, (off_t)(i * GIB)), 8);
+    }
+    assert_int_equal(pwrite(file, "the end.", 8, (off_t)(HUGE_GIB * GIB - 8)), 8);
+    close(file);
+    char text[256], want[64];
+    assert_int_equal(ask("HEAD /huge HTTP/1.1\r\n" END), 200);
+    assert_true(has("Content-Length: 5368709120\r\n"));
+    assert_int_equal(ask("GET /huge HTTP/1.1\r\nRange: bytes=-8\r\n" END), 206);
+    assert_true(has("Content-Range: bytes 5368709112-5368709119/5368709120\r\n"));
+    assert_string_equal(body(), "the end.");
+    assert_int_equal(ask("GET /huge HTTP/1.1\r\nRange: bytes=5368709120-\r\n" END), 416);
+    assert_true(has("Content-Range: bytes */5368709120\r\n"));
+    for (int i = 0; i < 200; i++) {
+        uint64_t at = (uint64_t)(i * 7 % HUGE_GIB) * GIB;
+        snprintf(text, sizeof text, "GET /huge HTTP/1.1\r\nRange: bytes=%llu-%llu\r\n" END,
+                 (unsigned long long)at, (unsigned long long)at + 7);
+        assert_int_equal(ask(text), 206);
+        snprintf(want, sizeof want, "<gib %d>.", i * 7 % HUGE_GIB);
+        assert_memory_equal(body(), want, 8);
+    }
+    /* Long parts over the border of 32 bits, without a copy. */
+    snprintf(text, sizeof text, "GET /huge HTTP/1.1\r\nRange: bytes=%llu-%llu,0-7\r\n" END,
+             (unsigned long long)(4 * GIB - 50000), (unsigned long long)(4 * GIB + 49999));
+    assert_int_equal(ask(text), 206);
+    int length;
+    assert_int_equal(sscanf(strstr(reply, "Content-Length: "), "Content-Length: %d", &length), 1);
+    const char *part = strstr(body(), "\r\n\r\n") + 4;
+    assert_int_equal(reply_len - (size_t)(body() - reply), length);
+    assert_memory_equal(part + 50000, "<gib 4>.", 8);
+    for (int i = 0; i < 50000; i++)
+        assert_int_equal(part[i], 0);
+    assert_non_null(
+        memmem(part + 100000, reply_len - (size_t)(part + 100000 - reply), "<gib 0>.", 8));
+    unlink(huge_path);
+}
+
+static void test_an_empty_file(void **state)
+{
+    (void)state;
+    assert_int_equal(ask("GET /empty HTTP/1.1\r\n" END), 200);
+    assert_true(has("Content-Length: 0\r\n"));
+    assert_string_equal(body(), "");
+    static const char *const fields[] = {"0-", "-1", "-0", "0-0", "5-9,-3"};
+    char text[256];
+    for (int i = 0; i < 5; i++) {
+        snprintf(text, sizeof text, "GET /empty HTTP/1.1\r\nRange: bytes=%s\r\n" END, fields[i]);
+        assert_int_equal(ask(text), 416);
+        assert_true(has("Content-Range: bytes */0\r\n"));
+    }
+    assert_int_equal(ask("GET /empty HTTP/1.1\r\nRange: bytes=1-0\r\n" END), 200);
+    assert_int_equal(ask("HEAD /empty HTTP/1.1\r\nRange: bytes=0-\r\n" END), 200);
+    assert_true(has("Content-Length: 0\r\n"));
+}
+
+/* A file that is cut while it is sent: the connection ends before Content-Length is met, whether
+ * the piece goes by copy or without. */
+static void test_a_file_that_shrinks_cuts_the_connection(void **state)
+{
+    (void)state;
+    static const char *const ranges[] = {"", "Range: bytes=0-9\r\n", "Range: bytes=100-\r\n"};
+    char text[256];
+    assert_int_equal(truncate(file_path, 50), 0);
+    for (int i = 0; i < 3; i++) {
+        snprintf(text, sizeof text, "GET /file HTTP/1.1\r\n%s" END, ranges[i]);
+        int status = ask(text), length;
+        assert_int_equal(status, i ? 206 : 200);
+        assert_int_equal(sscanf(strstr(reply, "Content-Length: "), "Content-Length: %d", &length),
+                         1);
+        int want = i == 0 ? 50 : i == 1 ? 10 : 0;
+        assert_int_equal(reply_len - (size_t)(body() - reply), want);
+        assert_true(i == 1 ? length == 10 : length > want);
+    }
+    int file = open(file_path, O_WRONLY | O_TRUNC);
+    assert_int_equal(write(file, file_bytes, FILE_BYTES), FILE_BYTES);
+    close(file);
+    assert_int_equal(ask("GET /file HTTP/1.1\r\n" END), 200);
+    assert_memory_equal(body(), file_bytes, FILE_BYTES);
 }
 
 static void test_pending_and_again(void **state)
@@ -955,6 +1070,9 @@ int main(void)
         cmocka_unit_test(test_connections_are_kept),
         cmocka_unit_test(test_files),
         cmocka_unit_test(test_several_ranges),
+        cmocka_unit_test(test_a_file_of_more_than_4_gib),
+        cmocka_unit_test(test_an_empty_file),
+        cmocka_unit_test(test_a_file_that_shrinks_cuts_the_connection),
         cmocka_unit_test(test_pending_and_again),
         cmocka_unit_test(test_slow_clients),
         cmocka_unit_test(test_too_many_connections),
