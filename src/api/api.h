@@ -17,6 +17,7 @@
 #include "db/writer.h"
 #include "http/http.h"
 #include "jobs/catalog.h"
+#include "jobs/intake.h"
 #include "jobs/janitor.h"
 #include "jobs/job.h"
 #include "jobs/registry.h"
@@ -26,6 +27,7 @@
 enum {
     AU_TEXT_MAX_CHARS = 8192, /* of a prompt */
     AU_LABEL_MAX_CHARS = 200, /* of labels and titles */
+    AU_DESCRIPTION_MAX_CHARS = 2000,
 };
 
 typedef struct au_api {
@@ -36,6 +38,8 @@ typedef struct au_api {
     au_store *store;
     struct au_media *media; /* see media.h */
     au_registry *registry;
+    au_intake *intake;
+    atomic_int uploads;                  /* of adapters, under way */
     au_janitor *janitor;                 /* NULL in tests */
     au_hub *hub;                         /* whoever waits learns of changes there */
     _Atomic(au_supervisor *) supervisor; /* NULL before it is there, and with --workers 0 */
@@ -123,6 +127,8 @@ au_http_result au_page_reply(au_http_request *rq, json_t *data, bool has_more, c
 bool au_query_refuse(au_http_request *rq, const char *name, const char *expected);
 /* A parameter that must be a UUID when it is given. False: a 400 has been set. */
 bool au_query_uuid(au_http_request *rq, const char *name, const char **out);
+/* A parameter that is 0 or 1 when it is given, false when not. False: a 400 has been set. */
+bool au_query_flag(au_http_request *rq, const char *name, bool *out);
 /* Opaque text of a place in a list, and back. */
 void au_cursor_encode(char out[AU_UUID_TEXT], const char *id);
 bool au_cursor_decode(char id[AU_UUID_TEXT], const char *cursor);
@@ -140,6 +146,8 @@ json_t *au_sample_json(const au_sample *sample);
 json_t *au_prompt_json(const au_prompt *prompt);
 json_t *au_key_json(const au_key *key);
 json_t *au_scopes_json(unsigned scopes);
+/* The adapter with its report as the reply: 404 and 410 where there is none. */
+au_http_result au_adapter_reply(au_http_request *rq, int status, const char *id);
 /* Appends `item`, taken over; a NULL item makes the whole list NULL, so that a reply never lacks
  * one silently. */
 void au_list_add(json_t **list, json_t *item);
@@ -168,6 +176,10 @@ au_http_result au_get_audio_as(au_http_request *rq);
 au_http_result au_get_peaks(au_http_request *rq);
 au_http_result au_list_adapters(au_http_request *rq);
 au_http_result au_get_adapter(au_http_request *rq);
+au_http_result au_post_adapter(au_http_request *rq);
+au_http_result au_patch_adapter(au_http_request *rq);
+au_http_result au_delete_adapter(au_http_request *rq);
+au_http_result au_restore_adapter(au_http_request *rq);
 au_http_result au_list_models(au_http_request *rq);
 au_http_result au_get_model(au_http_request *rq);
 au_http_result au_post_comparison(au_http_request *rq);

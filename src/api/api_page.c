@@ -53,6 +53,15 @@ bool au_query_uuid(au_http_request *rq, const char *name, const char **out)
     return true;
 }
 
+bool au_query_flag(au_http_request *rq, const char *name, bool *out)
+{
+    const char *value = au_http_query(rq, name);
+    *out = value && strcmp(value, "1") == 0;
+    if (value && !*out && strcmp(value, "0") != 0)
+        return au_query_refuse(rq, name, "0 or 1");
+    return true;
+}
+
 bool au_page_parse(au_http_request *rq, au_page *page)
 {
     const char *limit = au_http_query(rq, "limit");

@@ -46,6 +46,9 @@ bool au_check_bool(au_check *c, const json_t *object, const char *parent, const 
 bool au_check_text(au_check *c, const json_t *object, const char *parent, const char *key,
                    size_t max_chars, const char **out);
 
+/* Whether the text can be an adapter's name (a "name" of the body); noted where not. */
+bool au_adapter_name_check(au_check *c, const char *name);
+
 /* The reply for what was found: 422, or 404 when all that is wrong is that things do not exist.
  * Frees the check. */
 au_http_result au_check_reply(au_check *c, au_http_request *rq);

@@ -23,6 +23,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "jobs/adapter_staging.h"
 
 enum {
     IDLE_TIMEOUT_MS = 60000, /* kept connections, and clients that do not read */
@@ -240,6 +241,19 @@ static void wake_http(void *server)
     au_http_server_wake(server);
 }
 
+static au_status start_intake(serve *s, au_err *err)
+{
+    au_status st = AU_OK;
+    const au_intake_config config = {.db_url = s->db_path,
+                                     .registry = s->api.registry,
+                                     .writer = s->api.writer,
+                                     .store = s->api.store};
+    AU_TRY(au_staging_sweep(s->config->data_dir, err));
+    AU_TRY(au_intake_new(&s->api.intake, &config, err));
+done:
+    return st;
+}
+
 static au_status start_http(serve *s, au_err *err)
 {
     const au_serve_config *c = s->config;
@@ -354,6 +368,7 @@ static au_status start(serve *s, au_err *err)
                                            .store = s->api.store,
                                            .min_free_disk = c->min_free_disk_bytes},
                         err));
+    AU_TRY(start_intake(s, err));
     /* HTTP before the workers: an address that is taken must not cost the start of a worker. */
     AU_TRY(start_http(s, err));
     AU_TRY(start_workers(s, err));
@@ -397,6 +412,7 @@ static void deinit(serve *s)
 {
     stop_http(s, 0);
     au_media_free(&s->api.media); /* its requests ended with HTTP; it writes through the writer */
+    au_intake_free(&s->api.intake);
     au_janitor_free(&s->api.janitor);
     au_registry_close(&s->api.registry);
     au_writer_free(&s->api.writer);

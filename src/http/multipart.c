@@ -140,9 +140,9 @@ typedef struct disposition {
 static au_status check_text(const char *s, const char *what, au_err *err)
 {
     au_status st = AU_OK;
-    AU_FAIL_IF(!au_utf8_valid(s, strlen(s)), AU_CORRUPT, "%s of a part is not valid UTF-8", what);
+    AU_FAIL_IF(!au_utf8_valid(s, strlen(s)), AU_INVALID, "%s of a part is not valid UTF-8", what);
     for (; *s; s++)
-        AU_FAIL_IF((unsigned char)*s < 0x20 || *s == 0x7f, AU_CORRUPT,
+        AU_FAIL_IF((unsigned char)*s < 0x20 || *s == 0x7f, AU_INVALID,
                    "%s of a part holds a control character", what);
 done:
     return st;
@@ -221,7 +221,7 @@ static au_status begin_part(au_multipart *m, au_err *err)
         char *next = memchr(line, '\n', (size_t)(end - line));
         AU_ASSERT(next && next > line && next[-1] == '\r');
         next[-1] = '\0';
-        AU_FAIL_IF(strlen(line) != (size_t)(next - 1 - line), AU_CORRUPT,
+        AU_FAIL_IF(strlen(line) != (size_t)(next - 1 - line), AU_INVALID,
                    "a part's header holds a NUL");
         AU_TRY(header_line(&d, line, &seen, err));
         line = next + 1;

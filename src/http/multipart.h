@@ -45,8 +45,8 @@ typedef struct au_multipart {
 AU_MUST_CHECK au_status au_multipart_init(au_multipart *m, const char *content_type,
                                           const au_multipart_events *events, void *user,
                                           au_err *err);
-/* The next bytes. AU_CORRUPT: not the syntax; else what an event function returned. No further call
- * after a failure. */
+/* The next bytes. AU_CORRUPT: not the syntax; AU_INVALID: a name that is no text; else what an
+ * event function returned. No further call after a failure. */
 AU_MUST_CHECK au_status au_multipart_feed(au_multipart *m, const char *data, size_t len,
                                           au_err *err);
 /* All bytes were fed. AU_CORRUPT: the last boundary did not come. */

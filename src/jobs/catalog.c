@@ -193,9 +193,13 @@ au_status au_adapter_row_list(au_db *db, au_arena *a, const au_adapter_filter *f
     int limit = page_limit(f->limit);
     AU_TRY(au_db_query(&rows, db, err,
                        "SELECT " ADAPTER_COLUMNS "FROM adapters WHERE deleted_at = 0 AND "
-                       "id < COALESCE(?1, 'g') AND status = COALESCE(?2, status) "
-                       "ORDER BY id DESC LIMIT ?3",
-                       "tti", f->before_id, f->status, (int64_t)limit + 1));
+                       "id < COALESCE(?1, 'g') AND status = COALESCE(?2, status) AND "
+                       "name = COALESCE(?3, name) AND base_model = COALESCE(?4, base_model) AND "
+                       "(?5 = 0 OR version = ?5) AND (?6 OR current OR status <> 'ready') "
+                       "ORDER BY id DESC LIMIT ?7",
+                       "ttttiii", f->before_id, f->status, f->name, f->base_model,
+                       (int64_t)f->version, (int64_t)(f->superseded || f->version),
+                       (int64_t)limit + 1));
     AU_TRY(collect(rows, a, read_adapter, sizeof ***out, limit, (void ***)out, n, has_more, err));
 done:
     au_rows_close(&rows);

@@ -85,7 +85,9 @@ AU_MUST_CHECK au_status au_adapter_row_get(au_db *db, au_arena *a, const char *i
 AU_MUST_CHECK au_status au_adapter_row_by_name(au_db *db, au_arena *a, const char *name,
                                                au_adapter_row **out, au_err *err);
 typedef struct au_adapter_filter {
-    const char *status; /* NULL: all */
+    const char *status, *name, *base_model; /* NULL: all */
+    int version;                            /* 0: all */
+    bool superseded; /* those that were ready and are not what their name means any more, too */
     const char *before_id;
     int limit;
 } au_adapter_filter;

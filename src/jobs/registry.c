@@ -10,6 +10,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,9 +22,11 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "jobs/adapter_check.h"
+#include "jobs/adapter_write.h"
 #include "jobs/catalog.h"
 
-enum { MAX_INFO_BYTES = 1 << 16, MAX_REPORT_BYTES = 1 << 20, MAX_FOLDERS = 10000, MAX_NAME = 200 };
+enum { MAX_INFO_BYTES = 1 << 16, MAX_FOLDERS = 10000, MAX_NAME = 200 };
 static const double SHORTEST_LIMIT_S = 30; /* a model trained on less may still be asked for 30 s */
 
 typedef struct entry {
@@ -34,6 +37,7 @@ typedef struct entry {
 struct au_registry {
     entry *entries;
     size_t n;
+    pthread_mutex_t files; /* see au_registry_lock */
 };
 
 /* ---- Models
@@ -120,6 +124,7 @@ au_status au_registry_open(au_registry **out, const au_model_spec *models, size_
     au_status st = AU_OK;
     *out = NULL;
     AU_TRY(au_calloc(&r, 1, sizeof *r, err));
+    pthread_mutex_init(&r->files, NULL);
     AU_TRY(au_calloc(&r->entries, n, sizeof *r->entries, err));
     for (size_t i = 0; i < n; i++)
         AU_TRY(open_model(r, &models[i], err));
@@ -141,8 +146,19 @@ void au_registry_close(au_registry **registry)
         free(r->entries[i].name);
     }
     free(r->entries);
+    pthread_mutex_destroy(&r->files);
     free(r);
     *registry = NULL;
+}
+
+void au_registry_lock(au_registry *r)
+{
+    pthread_mutex_lock(&r->files);
+}
+
+void au_registry_unlock(au_registry *r)
+{
+    pthread_mutex_unlock(&r->files);
 }
 
 size_t au_registry_count(const au_registry *r)
@@ -172,243 +188,73 @@ au_model *au_registry_find(const au_registry *r, const char *name)
 /* ---- One adapter folder
  * ---------------------------------------------------------------------------- */
 
-typedef struct verdict {
-    const char *fingerprint;
-    bool ready;
-    char *report; /* JSON; owned */
-} verdict;
+typedef struct folder {
+    const char *name;
+    au_finding f;
+} folder;
 
-/* What the check of a folder found, and what is written of it. */
-typedef struct finding {
-    const char *name, *dir;
-    char sha256[AU_SHA256_TEXT]; /* "": could not be computed */
-    verdict *verdicts;           /* [n_models]; owned */
-    size_t n_models;
-    size_t first_ready; /* n_models: none */
-    const char *family, *base_model;
-    char kind[16];
-    int rank, targets;
-    double alpha;
-    int64_t bytes;
-    au_err problem; /* the first rejection */
-} finding;
+/* The row of a folder's content, or of its name's unreadable content. */
+typedef struct folder_row {
+    char id[AU_UUID_TEXT]; /* "": none yet */
+    bool same_name;        /* false: the row has another name and keeps it */
+    bool uploaded;         /* the row is an upload's, which the folder does not change */
+} folder_row;
 
-static void finding_deinit(finding *f)
-{
-    for (size_t i = 0; f->verdicts && i < f->n_models; i++)
-        free(f->verdicts[i].report);
-    free(f->verdicts);
-}
-
-/* A report where even the folder's files could not be read. */
-static au_status problem_report(char **out, const au_err *problem, au_err *err)
-{
-    au_buf text;
-    au_status st = AU_OK;
-    size_t len;
-    au_buf_init(&text, MAX_REPORT_BYTES);
-    json_t *j = json_pack("{s:s, s:[], s:[s]}", "status", "rejected", "unmatched", "problems",
-                          problem->message);
-    AU_FAIL_IF(!j, AU_INTERNAL, "the adapter's problem is not valid text");
-    au_json_dump(&text, j);
-    AU_TRY(au_buf_take(&text, out, &len, err));
-done:
-    json_decref(j);
-    au_buf_deinit(&text);
-    return st;
-}
-
-static au_status judge_model(finding *f, const au_registry *r, size_t i, au_err *err)
-{
-    verdict *v = &f->verdicts[i];
-    au_model *model = r->entries[i].model;
-    au_adapter *adapter = NULL;
-    au_err problem = {0};
-    char *report = NULL;
-    au_status st = AU_OK;
-    v->fingerprint = au_model_get_info(model)->fingerprint;
-    v->ready = au_adapter_open(model, f->dir, &adapter, &problem) == AU_OK;
-    if (v->ready && f->first_ready == f->n_models) {
-        const au_adapter_info *info = au_adapter_get_info(adapter);
-        f->first_ready = i;
-        f->family = au_model_get_info(model)->family;
-        f->base_model = r->entries[i].name;
-        snprintf(f->kind, sizeof f->kind, "%s", info->kind);
-        f->rank = info->rank;
-        f->targets = info->targets;
-        f->alpha = info->alpha;
-        f->bytes = (int64_t)info->bytes;
-    }
-    if (!v->ready && f->problem.status == AU_OK)
-        f->problem = problem;
-    if (au_adapter_report(model, f->dir, &report, NULL) == AU_OK)
-        AU_TRY(au_strdup(&v->report, report, err));
-    else
-        AU_TRY(problem_report(&v->report, v->ready ? err : &problem, err));
-done:
-    au_text_free(report);
-    au_adapter_unref(&adapter);
-    return st;
-}
-
-static const char *weights_name(const char *dir)
-{
-    static const char *const names[] = {"adapter_model.safetensors", "adapter_model.bin"};
-    char path[4096];
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        int n = snprintf(path, sizeof path, "%s/%s", dir, names[i]);
-        if (n > 0 && (size_t)n < sizeof path && au_file_exists(path))
-            return names[i];
-    }
-    return NULL;
-}
-
-static au_status copy_file(au_store *store, const finding *f, const char *name, au_err *err)
-{
-    char key[AU_STORE_KEY];
-    char *path = NULL;
-    au_status st = AU_OK;
-    AU_TRY(au_store_adapter_key(key, f->sha256, name, err));
-    AU_TRY(au_path_join(&path, f->dir, name, err));
-    AU_TRY(au_store_put_file(store, key, path, err));
-done:
-    free(path);
-    return st;
-}
-
-/* Copies config and weights, and makes sure that the copy is what was checked. */
-static au_status copy_files(au_store *store, const finding *f, au_err *err)
-{
-    char prefix[AU_STORE_KEY], found[AU_SHA256_TEXT];
-    char *local = NULL;
-    au_status st = AU_OK;
-    const char *weights = weights_name(f->dir);
-    AU_FAIL_IF(!weights, AU_NOT_FOUND, "adapter %s has no weights file", f->dir);
-    AU_TRY(copy_file(store, f, "adapter_config.json", err));
-    AU_TRY(copy_file(store, f, weights, err));
-    snprintf(prefix, sizeof prefix, "adapters/%s", f->sha256);
-    AU_TRY(au_store_local_path(store, &local, prefix, err));
-    AU_TRY(au_adapter_hash(local, found, err));
-    AU_FAIL_IF(strcmp(found, f->sha256) != 0, AU_AGAIN, "adapter %s changed while it was copied",
-               f->dir);
-done:
-    free(local);
-    return st;
-}
-
-static au_status announce_copy(au_db *db, void *arg, au_err *err)
-{
-    const finding *f = arg;
-    char key[AU_STORE_KEY];
-    snprintf(key, sizeof key, "adapters/%s/", f->sha256);
-    return au_db_exec(db, NULL, err,
-                      "INSERT INTO uploads (key, created_at) VALUES (?1, au_now_ms()) "
-                      "ON CONFLICT (key) DO NOTHING",
-                      "t", key);
-}
-
-/* ---- Rows
- * -------------------------------------------------------------------------------------------- */
-
-/* The row of this content, or of this name's unreadable content: its id, or "". *same_name false:
- * the row has another folder's name and keeps it. */
-static au_status find_row(au_db *db, const finding *f, char id[AU_UUID_TEXT], bool *same_name,
-                          au_err *err)
+static au_status find_row(au_db *db, const folder *d, folder_row *out, au_err *err)
 {
     au_rows *rows = NULL;
     au_status st = AU_OK;
     bool has_row;
-    id[0] = 0;
-    *same_name = true;
-    if (f->sha256[0])
-        AU_TRY(au_db_query(&rows, db, err, "SELECT id, name FROM adapters WHERE sha256 = ?1", "t",
-                           f->sha256));
+    *out = (folder_row){.same_name = true};
+    if (d->f.sha256[0])
+        AU_TRY(au_db_query(&rows, db, err,
+                           "SELECT id, name, source = 'upload' AND status <> 'rejected' FROM "
+                           "adapters WHERE sha256 = ?1",
+                           "t", d->f.sha256));
     else
         AU_TRY(au_db_query(&rows, db, err,
-                           "SELECT id, name FROM adapters WHERE name = ?1 AND sha256 IS NULL", "t",
-                           f->name));
+                           "SELECT id, name, 0 FROM adapters WHERE name = ?1 AND sha256 IS NULL",
+                           "t", d->name));
     AU_TRY(au_rows_next(rows, &has_row, err));
     if (!has_row)
         goto done;
-    snprintf(id, AU_UUID_TEXT, "%s", au_rows_text(rows, 0));
-    if (strcmp(au_rows_text(rows, 1), f->name) != 0) {
+    snprintf(out->id, sizeof out->id, "%s", au_rows_text(rows, 0));
+    out->uploaded = au_rows_int(rows, 2);
+    if (strcmp(au_rows_text(rows, 1), d->name) != 0) {
         char quoted[256];
-        *same_name = false;
+        out->same_name = false;
         au_log(AU_LOG_WARN, "adapters", "same content under two names name=%s dir=%s",
-               au_rows_text(rows, 1), au_log_quote(quoted, sizeof quoted, f->dir));
+               au_rows_text(rows, 1), au_log_quote(quoted, sizeof quoted, d->f.dir));
     }
 done:
     au_rows_close(&rows);
     return st;
 }
 
-static au_status error_json(char **out, const finding *f, au_err *err)
+static au_status insert_row(au_db *db, const folder *d, char id[AU_UUID_TEXT], au_err *err)
 {
-    au_buf text;
-    au_status st = AU_OK;
-    size_t len;
-    *out = NULL;
-    if (f->first_ready < f->n_models)
-        return AU_OK;
-    au_buf_init(&text, MAX_REPORT_BYTES);
-    json_t *j =
-        json_pack("{s:s, s:s, s:i, s:s}", "type", "/problems/adapter-rejected", "title",
-                  "The adapter cannot be used", "status", 422, "detail", f->problem.message);
-    AU_FAIL_IF(!j, AU_INTERNAL, "the adapter's problem is not valid text");
-    au_json_dump(&text, j);
-    AU_TRY(au_buf_take(&text, out, &len, err));
-done:
-    json_decref(j);
-    au_buf_deinit(&text);
-    return st;
-}
-
-static au_status put_row(au_db *db, const finding *f, char id[AU_UUID_TEXT], bool *same_name,
-                         au_err *err)
-{
-    char key[AU_STORE_KEY];
-    char *error = NULL;
-    bool ready = f->first_ready < f->n_models;
-    const char *report = f->n_models ? f->verdicts[ready ? f->first_ready : 0].report : "{}";
-    au_status st = AU_OK;
-    snprintf(key, sizeof key, "adapters/%s/", f->sha256);
-    AU_TRY(error_json(&error, f, err));
-    AU_TRY(find_row(db, f, id, same_name, err));
-    if (!id[0]) {
-        au_uuid7(id);
-        AU_TRY(au_db_exec(
-            db, NULL, err,
-            "INSERT INTO adapters (id, name, version, source, sha256, status, created_at) "
-            "SELECT ?1, ?2, 1 + COALESCE(MAX(version), 0), 'folder', ?3, 'rejected', "
-            "au_now_ms() FROM adapters WHERE name = ?2",
-            "ttt", id, f->name, f->sha256[0] ? f->sha256 : NULL));
-    }
-    AU_TRY(au_db_exec(
-        db, NULL, err,
-        "UPDATE adapters SET family = ?2, base_model = ?3, kind = ?4, rank = ?5, alpha = ?6, "
-        "targets = ?7, bytes = ?8, status = ?9, store_key = COALESCE(?10, store_key), report = "
-        "?11, error = ?12 WHERE id = ?1",
-        "ttttidiitttt", id, f->family ? f->family : "", f->base_model ? f->base_model : "", f->kind,
-        (int64_t)f->rank, f->alpha, (int64_t)f->targets, f->bytes, ready ? "ready" : "rejected",
-        ready ? key : NULL, report, error));
-    AU_TRY(au_db_exec(db, NULL, err, "DELETE FROM uploads WHERE key = ?1", "t", key));
-done:
-    free(error);
-    return st;
+    au_uuid7(id);
+    return au_db_exec(db, NULL, err,
+                      "INSERT INTO adapters (id, name, version, source, sha256, status, "
+                      "created_at) SELECT ?1, ?2, 1 + COALESCE(MAX(version), 0), 'folder', ?3, "
+                      "'rejected', au_now_ms() FROM adapters WHERE name = ?2",
+                      "ttt", id, d->name, d->f.sha256[0] ? d->f.sha256 : NULL);
 }
 
 /* Earlier contents of this name: no longer meant by it, and forgotten where nothing names them.
- * Their objects are then without a row and swept. */
+ * Their objects are then without a row and swept. An upload that took the name keeps it. */
 static au_status retire_others(au_db *db, const char *id, au_err *err)
 {
     au_status st = AU_OK;
-    AU_TRY(au_db_exec(db, NULL, err,
-                      "UPDATE adapters SET current = (id = ?1) WHERE source = 'folder' AND "
-                      "name = (SELECT name FROM adapters WHERE id = ?1)",
-                      "t", id));
+    AU_TRY(au_db_exec(
+        db, NULL, err,
+        "UPDATE adapters SET current = (id = ?1 AND NOT EXISTS (SELECT 1 FROM adapters u WHERE "
+        "u.source = 'upload' AND u.name = adapters.name AND u.current AND u.deleted_at = 0)) "
+        "WHERE source = 'folder' AND name = (SELECT name FROM adapters WHERE id = ?1)",
+        "t", id));
     AU_TRY(
         au_db_exec(db, NULL, err,
-                   "DELETE FROM adapters WHERE source = 'folder' AND current = 0 AND "
+                   "DELETE FROM adapters WHERE source = 'folder' AND current = 0 AND id <> ?1 AND "
                    "name = (SELECT name FROM adapters WHERE id = ?1) AND "
                    "NOT EXISTS (SELECT 1 FROM job_samples s WHERE s.adapter_id = adapters.id) AND "
                    "NOT EXISTS (SELECT 1 FROM samples s WHERE s.adapter_id = adapters.id)",
@@ -417,36 +263,38 @@ done:
     return st;
 }
 
-static au_status write_finding(au_db *db, void *arg, au_err *err)
+static au_status write_folder(au_db *db, void *arg, au_err *err)
 {
-    finding *f = arg;
-    char id[AU_UUID_TEXT];
+    const folder *d = arg;
+    char key[AU_STORE_KEY];
+    folder_row row;
     au_status st = AU_OK;
-    bool same_name;
-    AU_TRY(put_row(db, f, id, &same_name, err));
-    for (size_t i = 0; i < f->n_models; i++) {
-        AU_TRY(
-            au_db_exec(db, NULL, err,
-                       "INSERT INTO adapter_models (adapter_id, model_fingerprint, status, report) "
-                       "VALUES (?1, ?2, ?3, ?4) ON CONFLICT (adapter_id, model_fingerprint) "
-                       "DO UPDATE SET status = excluded.status, report = excluded.report",
-                       "tttt", id, f->verdicts[i].fingerprint,
-                       f->verdicts[i].ready ? "ready" : "rejected", f->verdicts[i].report));
-    }
-    if (same_name)
-        AU_TRY(retire_others(db, id, err));
+    snprintf(key, sizeof key, "adapters/%s/", d->f.sha256);
+    AU_TRY(find_row(db, d, &row, err));
+    bool is_new = !row.id[0];
+    if (is_new)
+        AU_TRY(insert_row(db, d, row.id, err));
+    AU_TRY(au_finding_write(db, &d->f, row.id, row.uploaded, err));
+    if (d->f.ready)
+        AU_TRY(au_db_exec(db, NULL, err, "UPDATE adapters SET store_key = ?2 WHERE id = ?1", "tt",
+                          row.id, key));
+    AU_TRY(au_db_exec(db, NULL, err, "DELETE FROM uploads WHERE key = ?1", "t", key));
+    if (row.same_name && !row.uploaded)
+        AU_TRY(retire_others(db, row.id, err));
+    if (is_new)
+        AU_TRY(au_adapter_event(db, row.id, "created", err));
 done:
     return st;
 }
 
 /* Whether this content has a row and a complete copy. */
-static au_status is_stored(au_db *reader, au_store *store, const finding *f, bool *stored,
+static au_status is_stored(au_db *reader, au_store *store, const au_finding *f, bool *stored,
                            au_err *err)
 {
     int64_t known;
     char key[AU_STORE_KEY];
     au_status st = AU_OK;
-    const char *weights = weights_name(f->dir);
+    const char *weights = au_adapter_weights_file(f->dir);
     *stored = false;
     AU_TRY(au_db_int(&known, reader, 0, err,
                      "SELECT COUNT(*) FROM adapters WHERE sha256 = ?1 AND store_key IS NOT NULL",
@@ -462,29 +310,26 @@ done:
 static au_status scan_one(au_registry *r, const char *dir, const char *name, au_db *reader,
                           au_writer *writer, au_store *store, au_err *err)
 {
-    finding f = {.name = name, .dir = dir, .n_models = r->n, .first_ready = r->n};
+    folder d = {.name = name, .f.dir = dir};
+    char quoted[256], detail[512];
     au_status st = AU_OK;
     bool stored = false;
-    AU_TRY(au_calloc(&f.verdicts, r->n, sizeof *f.verdicts, err));
-    if (au_adapter_hash(dir, f.sha256, &f.problem) != AU_OK)
-        f.sha256[0] = 0;
-    for (size_t i = 0; i < r->n; i++)
-        AU_TRY(judge_model(&f, r, i, err));
-    if (f.first_ready < r->n && f.sha256[0]) {
-        AU_TRY(is_stored(reader, store, &f, &stored, err));
-        if (!stored) {
-            AU_TRY(au_writer_run(writer, announce_copy, &f, err));
-            AU_TRY(copy_files(store, &f, err));
-        }
-    }
-    AU_TRY(au_writer_run(writer, write_finding, &f, err));
-    char quoted[256];
-    au_log(f.first_ready < r->n ? AU_LOG_INFO : AU_LOG_WARN, "adapters",
-           "checked name=%s status=%s%s%s", au_log_quote(quoted, sizeof quoted, name),
-           f.first_ready < r->n ? "ready" : "rejected", f.first_ready < r->n ? "" : " detail=",
-           f.first_ready < r->n ? "" : au_log_quote((char[512]){0}, 512, f.problem.message));
+    AU_TRY(au_finding_run(&d.f, r, err));
+    au_registry_lock(r);
+    if (d.f.ready && d.f.sha256[0])
+        st = is_stored(reader, store, &d.f, &stored, err);
+    if (st == AU_OK && d.f.ready && d.f.sha256[0] && !stored)
+        st = au_adapter_store(store, writer, d.f.sha256, dir, err);
+    if (st == AU_OK)
+        st = au_writer_run(writer, write_folder, &d, err);
+    au_registry_unlock(r);
+    AU_TRY(st);
+    au_log(d.f.ready ? AU_LOG_INFO : AU_LOG_WARN, "adapters", "checked name=%s status=%s%s%s",
+           au_log_quote(quoted, sizeof quoted, name), d.f.ready ? "ready" : "rejected",
+           d.f.ready ? "" : " detail=",
+           d.f.ready ? "" : au_log_quote(detail, sizeof detail, d.f.problem.message));
 done:
-    finding_deinit(&f);
+    au_finding_deinit(&d.f);
     return st;
 }
 

@@ -34,6 +34,11 @@ au_model *au_registry_find(const au_registry *r, const char *name);
  * that is more. */
 double au_registry_max_duration_s(const au_model *m);
 
+/* Held by whoever copies an adapter's files into the store and writes its row, so that two who have
+ * the same content at the same time do so one after the other. */
+void au_registry_lock(au_registry *r);
+void au_registry_unlock(au_registry *r);
+
 /* Checks every subfolder of `dirs` against every model. Good ones are copied into the store and
  * become (or stay) rows "ready"; bad ones become rows "rejected" with their report. Missing folders
  * are skipped. Fails only when database or store do. */
