@@ -205,7 +205,7 @@ static au_status announce_copy(au_db *db, void *arg, au_err *err)
     return au_db_exec(db, NULL, err,
                       "INSERT INTO uploads (key, created_at) SELECT ?1, au_now_ms() WHERE NOT "
                       "EXISTS (SELECT 1 FROM adapters WHERE store_key = ?1) "
-                      "ON CONFLICT (key) DO NOTHING",
+                      "ON CONFLICT (key) DO UPDATE SET job_id = NULL, lease_token = -1",
                       "t", key);
 }
 

@@ -222,18 +222,3 @@ au_status au_adapter_row_restore(au_db *db, const char *id, bool *changed, au_er
 done:
     return st;
 }
-
-au_status au_adapters_purge(au_db *db, int64_t retention_ms, int64_t *n, au_err *err)
-{
-    int64_t changes = 0;
-    au_status st =
-        au_db_exec(db, &changes, err,
-                   "DELETE FROM adapters WHERE deleted_at > 0 AND source = 'upload' AND "
-                   "deleted_at <= au_now_ms() - ?1 AND status <> 'validating' AND "
-                   "NOT EXISTS (SELECT 1 FROM job_samples s WHERE s.adapter_id = adapters.id) AND "
-                   "NOT EXISTS (SELECT 1 FROM samples s WHERE s.adapter_id = adapters.id)",
-                   "i", retention_ms);
-    if (n)
-        *n = changes;
-    return st;
-}

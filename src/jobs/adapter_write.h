@@ -56,11 +56,6 @@ AU_MUST_CHECK au_status au_adapter_row_delete(au_db *db, const char *id, bool *c
 AU_MUST_CHECK au_status au_adapter_row_restore(au_db *db, const char *id, bool *changed,
                                                au_err *err);
 
-/* For the janitor: forgets uploads that were deleted longer than retention_ms ago and that no job
- * and no sample names. Their objects are then nobody's, and go with the next full round. *n: how
- * many (may be NULL). */
-AU_MUST_CHECK au_status au_adapters_purge(au_db *db, int64_t retention_ms, int64_t *n, au_err *err);
-
 /* Stores an event "created", "updated", "deleted" or "restored" with the row's id, name, version
  * and state. */
 AU_MUST_CHECK au_status au_adapter_event(au_db *db, const char *id, const char *event, au_err *err);

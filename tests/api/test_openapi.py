@@ -154,6 +154,16 @@ class Things:
     def make_adapter(self):
         return self.server.adapters()["chiptune"]["id"]
 
+    def make_folder(self):
+        return str(harness.CHIPTUNE)
+
+    def make_new_adapter(self):
+        """Of content that nothing else has."""
+        config = (harness.CHIPTUNE / "adapter_config.json").read_bytes() + b" " * (1 + len(self.server.all("/v1/adapters?all=1")))
+        files = [("files", ("adapter_config.json", config)),
+                 ("files", ("adapter_model.safetensors", (harness.CHIPTUNE / "adapter_model.safetensors").read_bytes()))]
+        return self.server.req("POST", "/v1/adapters?replace=1", data={"name": "to be changed"}, files=files).json()["id"]
+
     def make_model(self):
         return self.server.ok("/v1/models")["data"][0]["name"]
 
