@@ -121,6 +121,9 @@ au_status au_finding_run(au_finding *f, const au_registry *r, au_err *err)
         (void)au_fail(&f->problem, AU_NOT_FOUND, "no model named %s is served here", f->wanted);
     make_valid(&f->problem);
 done:
+    /* Some checks read weights, which are not wanted in memory here. */
+    for (size_t i = 0; i < f->n_models; i++)
+        au_model_rest(au_registry_model(r, i));
     return st;
 }
 

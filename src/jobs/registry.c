@@ -410,7 +410,5 @@ au_status au_registry_scan(au_registry *r, const char *const *dirs, size_t n_dir
     for (size_t i = 0; i < n_dirs; i++)
         AU_TRY(scan_dir(r, dirs[i], reader, writer, store, err));
 done:
-    for (size_t i = 0; i < r->n; i++)
-        au_model_rest(r->entries[i].model);
     return st;
 }

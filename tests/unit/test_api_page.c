@@ -77,7 +77,7 @@ static void test_the_table_of_routes_is_sound(void **state)
         assert_int_equal(r->pattern[0], '/');
         assert_true(r->pattern[1] == '\0' || r->pattern[strlen(r->pattern) - 1] != '/');
         bool json = strcmp(r->method, "POST") == 0 || strcmp(r->method, "PATCH") == 0;
-        assert_int_equal(json, (r->flags & AU_ROUTE_JSON) != 0);
+        assert_int_equal(json, (r->flags & (AU_ROUTE_JSON | AU_ROUTE_UPLOAD)) != 0);
         for (const au_http_route *q = r + 1; q->method; q++)
             assert_false(strcmp(r->method, q->method) == 0 && strcmp(r->pattern, q->pattern) == 0);
     }
