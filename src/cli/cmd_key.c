@@ -14,7 +14,7 @@
 #include "cli/cli.h"
 #include "cli/remote.h"
 
-enum { PAGE = 100, LOCK_TRIES = 50, LOCK_PAUSE_MS = 100, ARENA_BYTES = 16 << 20, PATH_BYTES = 128 };
+enum { PAGE = 100, OPEN_TRIES = 25, OPEN_PAUSE_MS = 20, ARENA_BYTES = 16 << 20, PATH_BYTES = 128 };
 
 /* What an option or a subcommand asks for. */
 typedef struct request {
@@ -25,25 +25,17 @@ typedef struct request {
 
 /* ---- In the data folder ---- */
 
-/* Makes the database, or brings it to this version, as the owner of the folder. A server that is
- * starting does the same: wait for it a little. */
+/* Brings a database of an older version to this one, as the owner of the folder: no server may be
+ * at work with it. */
 static au_status migrate(const char *dir, const char *path, au_err *err)
 {
     char *lock = NULL;
     int fd = -1;
     au_status st = AU_OK;
     AU_TRY(au_path_join(&lock, dir, "server.lock", err));
-    for (int i = 0; (st = au_lock_file(&fd, lock, err)) == AU_CONFLICT && i < LOCK_TRIES; i++) {
-        au_db *db = NULL;
-        au_sleep_ms(LOCK_PAUSE_MS);
-        if (au_db_open(&db, path, NULL, NULL) == AU_OK) {
-            au_db_close(&db);
-            st = AU_OK;
-            goto done;
-        }
-    }
+    st = au_lock_file(&fd, lock, err);
     if (st == AU_CONFLICT)
-        st = au_err_prefix(err, st, "the folder %s belongs to another server", dir);
+        st = au_err_prefix(err, st, "the folder %s belongs to a server of another version", dir);
     AU_TRY(st);
     AU_TRY(au_db_migrate(path, err));
 done:
@@ -53,6 +45,8 @@ done:
     return st;
 }
 
+/* A database that is not there is made, if asked for, and one that somebody else makes at the
+ * moment is waited for; neither takes the server's lock, so that a server may start meanwhile. */
 static au_status open_db(au_db **db, const char *dir, bool create, au_err *err)
 {
     char *path = NULL;
@@ -61,7 +55,15 @@ static au_status open_db(au_db **db, const char *dir, bool create, au_err *err)
         AU_TRY(au_mkdirs(dir, err));
     AU_TRY(au_path_join(&path, dir, "aulos.db", err));
     st = au_db_open(db, path, NULL, err);
-    if ((st == AU_NOT_FOUND && create) || st == AU_UNSUPPORTED) {
+    if (st == AU_NOT_FOUND && create) {
+        AU_TRY(au_db_migrate(path, err));
+        st = au_db_open(db, path, NULL, err);
+    }
+    for (int i = 0; st == AU_UNSUPPORTED && i < OPEN_TRIES; i++) {
+        au_sleep_ms(OPEN_PAUSE_MS);
+        st = au_db_open(db, path, NULL, err);
+    }
+    if (st == AU_UNSUPPORTED) {
         AU_TRY(migrate(dir, path, err));
         st = au_db_open(db, path, NULL, err);
     }

@@ -36,8 +36,10 @@ AU_MUST_CHECK au_status au_db_open(au_db **out, const char *url, const au_db_opt
 void au_db_close(au_db **db); /* NULL is fine; rolls back what is open */
 
 /* Makes the database or brings it to this build's schema, after a copy of the file
- * (<path>.v<old>.bak) where it has content. Only for the owner of the data folder's lock. A newer
- * version than this build's: AU_UNSUPPORTED with both numbers. */
+ * (<path>.v<old>.bak) where it has content. Several processes may do so at once, one after the
+ * other; but an existing database is only for the owner of the data folder's lock, since a server
+ * of another version may be at work with it. A newer version than this build's: AU_UNSUPPORTED with
+ * both numbers. */
 AU_MUST_CHECK au_status au_db_migrate(const char *url, au_err *err);
 int au_db_schema_version(void); /* of this build */
 

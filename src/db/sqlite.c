@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -216,10 +217,35 @@ done:
  * the ones that SQLite makes beside it with the same mode. One that is there keeps its mode. */
 static au_status make_private(const char *path, au_err *err)
 {
-    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, S_IRUSR | S_IWUSR);
-    if (fd < 0)
-        return au_fail_errno(err, errno, "cannot open database %s", path);
-    close(fd);
+    /* Only when it is new: closing any descriptor of a file drops SQLite's locks on it. */
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, S_IRUSR | S_IWUSR);
+    if (fd < 0 && errno != EEXIST)
+        return au_fail_errno(err, errno, "cannot make database %s", path);
+    if (fd >= 0)
+        close(fd);
+    return AU_OK;
+}
+
+/* One process at a time brings the schema of a folder's database up to date; *fd is closed (and so
+ * unlocked) by the caller. */
+static au_status lock_folder(int *fd, const char *path, au_err *err)
+{
+    char dir[4096] = ".";
+    const char *slash = strrchr(path, '/');
+    size_t len = slash ? (size_t)(slash - path) : 0;
+    if (len >= sizeof dir)
+        return au_fail(err, AU_INVALID, "path of the database is too long: %s", path);
+    if (slash) {
+        memcpy(dir, len ? path : "/", len ? len : 1);
+        dir[len ? len : 1] = '\0';
+    }
+    *fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (*fd < 0)
+        return au_fail_errno(err, errno, "cannot open folder %s", dir);
+    while (flock(*fd, LOCK_EX) != 0) {
+        if (errno != EINTR)
+            return au_fail_errno(err, errno, "cannot lock folder %s", dir);
+    }
     return AU_OK;
 }
 
@@ -241,6 +267,8 @@ static au_status migrate(const char *url, au_err *err)
     connection *c = NULL;
     au_status st = AU_OK;
     int64_t version = 0;
+    int lock = -1;
+    AU_TRY(lock_folder(&lock, url, err));
     AU_TRY(make_private(url, err));
     AU_TRY(open_raw(&c, url, SQLITE_OPEN_READWRITE, 0, err));
     AU_TRY(read_version(c, &version, err));
@@ -262,6 +290,8 @@ static au_status migrate(const char *url, au_err *err)
 done:
     if (c)
         close_connection(&c->base);
+    if (lock >= 0)
+        close(lock);
     return st;
 }
 

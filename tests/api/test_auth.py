@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Who may do what: keys and their scopes, the command that makes them, browser sessions, signed links, addresses."""
 import datetime
+import fcntl
 import json
 import re
+import sqlite3
 import subprocess
 
 import pytest
@@ -320,6 +322,37 @@ def test_wrong_uses_of_the_command(tmp_path, words, code, text):
 def test_an_unknown_key_cannot_be_revoked(locked):
     done = aulos("key", "revoke", MISSING_ID, "--data", locked.data)
     assert done.returncode == 1 and "does not exist" in done.stderr
+
+
+def test_keys_may_be_made_while_the_server_starts_for_the_first_time(tmp_path):
+    data = tmp_path / "data"
+    server = harness.Server(data, "--auth", "required", workers=0)
+    made = [subprocess.Popen([str(harness.BIN), "key", "create", "--data", str(data)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                             env=harness.clean_env()) for _ in range(4)]
+    try:
+        server.start()
+        for process in made:
+            out, problem = process.communicate(timeout=60 * harness.SLOW)
+            assert process.returncode == 0, problem
+            assert server.get("/v1/jobs", headers=bearer(out.decode().strip())).status_code == 200
+    finally:
+        server.stop()
+        server.kill()
+
+
+def test_an_older_folder_is_brought_up_to_date_unless_a_server_is_at_work(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    db = sqlite3.connect(data / "aulos.db")
+    db.executescript((harness.ROOT / "src" / "db" / "migrations" / "sqlite" / "0001_init.sql").read_text("utf-8"))
+    db.execute("PRAGMA user_version=1")
+    db.close()
+    with open(data / "server.lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        refused = aulos("key", "create", "--data", data)
+        assert refused.returncode == 1 and "another version" in refused.stderr
+    assert key_of(data)["prefix"].startswith("aulos_")
+    assert (data / "aulos.db.v1.bak").stat().st_mode & 0o077 == 0
 
 
 # ---- Who needs one
