@@ -289,17 +289,24 @@ def test_a_server_with_slow_clients_ends_gracefully(make_server):
 # ---- Traces
 
 
+def logged(server, request_id):
+    """The lines of a request, once its last is there: it is written after the reply."""
+    def lines():
+        return [line for line in server.log_path.read_text("utf-8").splitlines() if request_id in line]
+
+    harness.wait_until(lambda: any("msg=request" in line for line in lines()), 20, f"the log of {request_id}")
+    return lines()
+
+
 def test_the_trace_and_the_request_are_in_the_log(make_server):
     server = make_server(workers=0)
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     reply = server.get("/v1/jobs/x", headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"})
-    request_id = check_problem(reply, 404)["request_id"]
-    lines = [line for line in server.log_path.read_text("utf-8").splitlines() if request_id in line]
-    assert lines and all(f"trace={trace}" in line for line in lines)
+    lines = logged(server, check_problem(reply, 404)["request_id"])
+    assert all(f"trace={trace}" in line for line in lines), lines
     for bad in ("00-0-0-0", f"00-{trace.upper()}-00f067aa0ba902b7-01", f"00-{'0' * 32}-00f067aa0ba902b7-01", "x" * 3000):
-        request_id = server.get("/v1/jobs", headers={"traceparent": bad}).headers["X-Request-Id"]
-        lines = [line for line in server.log_path.read_text("utf-8").splitlines() if request_id in line]
-        assert lines and "trace=" not in lines[0]
+        reply = server.get("/v1/jobs", headers={"traceparent": bad})
+        assert not [line for line in logged(server, reply.headers["X-Request-Id"]) if "trace=" in line]
 
 
 def test_refusals_say_when_to_come_back(make_server):
