@@ -44,6 +44,7 @@ typedef struct au_api {
     au_hub *hub;                         /* whoever waits learns of changes there */
     _Atomic(au_supervisor *) supervisor; /* NULL before it is there, and with --workers 0 */
     atomic_bool stopping;                /* SIGTERM came: not ready any more */
+    atomic_bool draining;                /* no new jobs are taken */
 } au_api;
 
 /* The one table of routes; user is an au_api, the thread state an au_db. */
@@ -142,6 +143,8 @@ json_t *au_text_json(const char *json_text); /* the value that the text is; null
 json_t *au_adapter_use_json(const char *id, const char *name, double strength,
                             const char *sha256); /* null for id NULL */
 json_t *au_job_json(const au_job *job);
+/* {queued, processing, limit, paused, draining} */
+json_t *au_queue_json(const au_api *api, const au_queue_stats *stats);
 json_t *au_sample_json(const au_sample *sample);
 json_t *au_prompt_json(const au_prompt *prompt);
 json_t *au_key_json(const au_key *key);
@@ -167,6 +170,13 @@ au_http_result au_post_job(au_http_request *rq);
 au_http_result au_list_jobs(au_http_request *rq);
 au_http_result au_get_job(au_http_request *rq);
 au_http_result au_cancel_job(au_http_request *rq);
+au_http_result au_delete_job(au_http_request *rq);
+au_http_result au_retry_job(au_http_request *rq);
+au_http_result au_get_recipe(au_http_request *rq);
+au_http_result au_reproduce_sample(au_http_request *rq);
+au_http_result au_post_pause(au_http_request *rq);
+au_http_result au_post_resume(au_http_request *rq);
+au_http_result au_post_drain(au_http_request *rq);
 au_http_result au_get_job_events(au_http_request *rq);
 au_http_result au_get_events(au_http_request *rq);
 au_http_result au_list_samples(au_http_request *rq);

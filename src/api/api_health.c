@@ -91,6 +91,20 @@ static json_t *check_disk(const au_api *api, bool *ready)
     return check(ok, reason);
 }
 
+/* A paused queue still takes jobs; a drained server sends clients elsewhere. */
+static json_t *check_queue(const au_api *api, au_db *db, bool *ready)
+{
+    au_err err;
+    bool paused = false, ok = au_queue_is_paused(db, &paused, &err) == AU_OK;
+    bool draining = atomic_load(&api->draining);
+    *ready &= ok && !draining;
+    return json_pack("{s:b, s:s?, s:b, s:b}", "ok", ok && !draining, "reason",
+                     !ok        ? err.message
+                     : draining ? "the server is being drained and takes no new jobs"
+                                : NULL,
+                     "paused", paused, "draining", draining);
+}
+
 au_http_result au_get_ready(au_http_request *rq)
 {
     au_api *api = au_api_of(rq);
@@ -98,10 +112,10 @@ au_http_result au_get_ready(au_http_request *rq)
     if (!au_http_query_parse(rq, no_query))
         return AU_HTTP_DONE;
     bool stopping = atomic_load(&api->stopping), ready = !stopping;
-    json_t *checks = json_pack("{s:o, s:o, s:o, s:o}", "db", check_db(db, &ready), "store",
+    json_t *checks = json_pack("{s:o, s:o, s:o, s:o, s:o}", "db", check_db(db, &ready), "store",
                                check_store(api, &ready), "worker",
                                check_worker(api, db, au_http_arena(rq), &ready), "disk",
-                               check_disk(api, &ready));
+                               check_disk(api, &ready), "queue", check_queue(api, db, &ready));
     if (ready)
         return au_http_reply_json(rq, 200,
                                   json_pack("{s:s, s:o}", "state", "ready", "checks", checks));

@@ -96,6 +96,36 @@ static json_t *job_queue(const au_job *job)
                      "estimated_start_ms", start);
 }
 
+/* Why the bytes are not the same, as far as it can be told; NULL: they are, or it cannot. */
+static json_t *why_different(const json_t *expected, const json_t *actual)
+{
+    static const char *const fields[][2] = {{"numerics", "numerics class"}, {"version", "version"}};
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+        const char *then = json_string_value(json_object_get(expected, fields[i][0]));
+        const char *now = json_string_value(json_object_get(actual, fields[i][0]));
+        if (then && now && strcmp(then, now) != 0)
+            return json_sprintf("the sample was made with %s %s, this one with %s", fields[i][1],
+                                then, now);
+    }
+    return NULL;
+}
+
+/* NULL: the job reproduces nothing, or has not yet. */
+static json_t *job_reproduction(const au_job *job)
+{
+    if (!job->expected || !job->actual_sha256)
+        return NULL;
+    json_t *expected = au_text_json(job->expected), *actual = au_text_json(job->actual_recipe);
+    const char *sha256 = json_string_value(json_object_get(expected, "sha256"));
+    bool same = sha256 && strcmp(sha256, job->actual_sha256) == 0;
+    json_t *j = json_pack("{s:b, s:s?, s:s, s:o*}", "identical", same, "expected_sha256", sha256,
+                          "actual_sha256", job->actual_sha256, "reason",
+                          same ? NULL : why_different(expected, actual));
+    json_decref(expected);
+    json_decref(actual);
+    return j;
+}
+
 json_t *au_job_json(const au_job *job)
 {
     json_t *prompt =
@@ -111,13 +141,14 @@ json_t *au_job_json(const au_job *job)
                   "params", au_text_json(job->params), "format", job->format, "num_samples",
                   job->num_samples, "seed", (json_int_t)job->seed, "seed_source", job->seed_source);
     json_t *how = json_pack(
-        "{s:o, s:o, s:o, s:i, s:i, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:s?, s:s*, s:o}", "samples",
-        job_samples(job), "progress", job_progress(job), "queue", job_queue(job), "priority",
-        job->priority, "attempt", job->attempt, "max_attempts", job->max_attempts, "created_at",
-        au_time_json(job->created_at), "started_at", au_time_json(job->started_at), "finished_at",
-        au_time_json(job->finished_at), "deadline_at", au_time_json(job->deadline_at), "error",
-        au_text_json(job->error), "warnings", au_text_json(job->warnings), "retry_of",
-        job->retry_of, "reproduces", job->reproduces, "urls", urls);
+        "{s:o, s:o, s:o, s:i, s:i, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:s?, s:s*, s:o*, s:o}",
+        "samples", job_samples(job), "progress", job_progress(job), "queue", job_queue(job),
+        "priority", job->priority, "attempt", job->attempt, "max_attempts", job->max_attempts,
+        "created_at", au_time_json(job->created_at), "started_at", au_time_json(job->started_at),
+        "finished_at", au_time_json(job->finished_at), "deadline_at",
+        au_time_json(job->deadline_at), "error", au_text_json(job->error), "warnings",
+        au_text_json(job->warnings), "retry_of", job->retry_of, "reproduces", job->reproduces,
+        "reproduction", job_reproduction(job), "urls", urls);
     if (!what || !how || json_object_update(what, how) != 0) {
         json_decref(what);
         what = NULL;

@@ -101,6 +101,13 @@ static au_status parse_prompt(parser *p)
         p->plan->job.prompt_text = text;
         check_tokens(p, text, "/prompt");
     }
+    if (au_check_text(p->c, p->body, "", "negative_text", AU_TEXT_MAX_CHARS, &text)) {
+        p->plan->job.negative_text = text;
+        check_tokens(p, text, "/negative_text");
+        if (has_id)
+            au_check_add(p->c, "/negative_text", "conflict",
+                         json_pack("{s:s}", "with", "/prompt_id"));
+    }
     return parse_prompt_id(p);
 }
 
@@ -293,8 +300,9 @@ au_status au_job_body_parse(au_check *c, const au_api *api, au_db *db, const jso
                             au_job_plan *plan, au_err *err)
 {
     static const char *const fields[] = {
-        "prompt_id",  "prompt", "model",  "adapter", "variants", "num_samples", "seed",
-        "duration_s", "params", "format", "label",   "priority", "deadline_s",  NULL};
+        "prompt_id", "prompt",      "negative_text", "model",      "adapter",
+        "variants",  "num_samples", "seed",          "duration_s", "params",
+        "format",    "label",       "priority",      "deadline_s", NULL};
     parser p = {.c = c, .api = api, .db = db, .body = body, .plan = plan, .err = err};
     au_status st = AU_OK;
     if (!au_check_object(c, body, "", fields))

@@ -19,7 +19,8 @@ typedef struct au_job_plan {
 AU_MUST_CHECK au_status au_job_body_parse(au_check *c, const au_api *api, au_db *db,
                                           const json_t *body, au_job_plan *plan, au_err *err);
 
-/* Whether jobs are accepted at all now. False: a problem has been set. */
+/* Whether jobs are accepted at all now: the server is not drained and has room on its disks. False:
+ * a problem has been set. (submit.c) */
 bool au_job_may_submit(au_http_request *rq);
 /* The problem for a submission that the transaction refused (result.fault is not OK). */
 au_http_result au_job_reply_fault(au_http_request *rq, const au_job_plan *plan);

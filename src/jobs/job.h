@@ -69,6 +69,7 @@ typedef struct au_job {
     int64_t step, steps, eta_ms; /* eta_ms -1: not known */
     int64_t progress_at;
 
+    int64_t queue_key;          /* its place in the order of the queue: smaller first */
     int64_t queue_position;     /* from 1 while queued, else 0 */
     int64_t estimated_start_ms; /* while queued; -1: not known */
 
@@ -80,6 +81,9 @@ typedef struct au_job {
                                 ended ones */
     const char *warnings;    /* JSON array of texts */
     const char *retry_of, *reproduces; /* NULL: not one of those */
+    /* Of a job that reproduces a sample: JSON object {sha256, numerics, version} of that, and what
+     * the job made of it, NULL until it is completed. */
+    const char *expected, *actual_sha256, *actual_recipe;
     int64_t created_at, started_at, finished_at, deadline_at, deleted_at;
     int64_t revision;  /* rises with every change of the row, progress included: for ETags */
     int64_t event_seq; /* number of the last stored event */
@@ -104,6 +108,17 @@ typedef struct au_job_filter {
 AU_MUST_CHECK au_status au_job_list(au_db *db, au_arena *a, const au_job_filter *filter,
                                     au_job ***jobs, size_t *n, bool *has_more, au_err *err);
 
+typedef struct au_queue_place {
+    int64_t position; /* from 1 */
+    int64_t start_ms; /* -1: not known */
+} au_queue_place;
+/* Where a job of this priority would come to stand now. */
+AU_MUST_CHECK au_status au_queue_place_of(au_db *db, int priority, const au_limits *limits,
+                                          au_queue_place *out, au_err *err);
+/* How long audio of so many seconds, all samples together, takes, from what the last jobs of this
+ * model took; -1: none has run yet. */
+AU_MUST_CHECK au_status au_queue_run_ms(au_db *db, const char *model, double audio_s, int64_t *out,
+                                        au_err *err);
 /* How many jobs wait: exact, and cheap however many they are. */
 AU_MUST_CHECK au_status au_queue_count(au_db *db, int64_t *waiting, au_err *err);
 /* A paused queue takes jobs, but no worker claims one. It stays paused over restarts. */
@@ -161,6 +176,7 @@ typedef struct au_job_new {
     int64_t deadline_ms;               /* from now; 0: none */
     const char *warnings;              /* JSON array; NULL: [] */
     const char *retry_of, *reproduces; /* NULL: none */
+    const char *expected;              /* see au_job; NULL: it reproduces nothing */
 } au_job_new;
 
 typedef enum au_submit_fault {

@@ -9,6 +9,7 @@
  * from counts of ranges of keys (table queue_counts, kept by triggers).
  *
  * No state of its own. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -231,45 +232,101 @@ done:
     return st;
 }
 
-/* Whole ranges of keys from the coarse to the fine, then the rows of the last one. 8 = 15 - 7 =
- * 23 - 15: a range holds 256 of the next level. */
-static au_status position(au_db *db, const au_job *job, int64_t *out, au_err *err)
+/* Jobs before (key, id): whole ranges of keys from the coarse to the fine, then the rows of the
+ * last one. 8 = 15 - 7 = 23 - 15: a range holds 256 of the next level. */
+static au_status count_before(au_db *db, int64_t key, const char *id, int64_t *out, au_err *err)
 {
     return au_db_int(
         out, db, 0, err,
-        "WITH me AS (SELECT queue_key AS k, id FROM jobs WHERE id = ?1 AND state = 'queued') "
-        "SELECT 1 "
-        "+ (SELECT COALESCE(SUM(waiting), 0) FROM queue_counts WHERE level = 2 AND "
-        "   bucket < me.k >> 23) "
+        "SELECT (SELECT COALESCE(SUM(waiting), 0) FROM queue_counts WHERE level = 2 AND "
+        "   bucket < ?1 >> 23) "
         "+ (SELECT COALESCE(SUM(waiting), 0) FROM queue_counts WHERE level = 1 AND "
-        "   bucket >= (me.k >> 23) << 8 AND bucket < me.k >> 15) "
+        "   bucket >= (?1 >> 23) << 8 AND bucket < ?1 >> 15) "
         "+ (SELECT COALESCE(SUM(waiting), 0) FROM queue_counts WHERE level = 0 AND "
-        "   bucket >= (me.k >> 15) << 8 AND bucket < me.k >> 7) "
-        "+ (SELECT COUNT(*) FROM jobs j WHERE j.state = 'queued' AND "
-        "   j.queue_key >= (me.k >> 7) << 7 AND (j.queue_key, j.id) < (me.k, me.id)) FROM me",
-        "t", job->id);
+        "   bucket >= (?1 >> 15) << 8 AND bucket < ?1 >> 7) "
+        "+ (SELECT COUNT(*) FROM jobs WHERE state = 'queued' AND queue_key >= (?1 >> 7) << 7 AND "
+        "   (queue_key, id) < (?1, ?2))",
+        "it", key, id);
+}
+
+/* What an estimate of a start needs. */
+typedef struct outlook {
+    bool paused;
+    int64_t workers, eta_ms, job_ms;
+} outlook;
+
+static au_status look_out(au_db *db, outlook *out, au_err *err)
+{
+    au_status st = AU_OK;
+    AU_TRY(au_queue_is_paused(db, &out->paused, err));
+    AU_TRY(running(db, &out->workers, &out->eta_ms, err));
+    AU_TRY(recent_job_ms(db, &out->job_ms, err));
+done:
+    return st;
+}
+
+static int64_t start_ms(const outlook *o, int64_t position)
+{
+    return o->paused ? -1 : wait_ms(o->job_ms, o->eta_ms, position - 1, o->workers);
 }
 
 au_status au_queue_positions(au_db *db, au_job **jobs, size_t n, au_err *err)
 {
     au_status st = AU_OK;
-    int64_t workers = 0, eta_ms = 0, job_ms = -1;
-    bool any = false, paused = false;
+    outlook o;
+    bool any = false;
     for (size_t i = 0; i < n; i++) {
-        jobs[i]->estimated_start_ms = -1;
-        if (jobs[i]->state != AU_JOB_QUEUED)
+        au_job *j = jobs[i];
+        j->estimated_start_ms = -1;
+        if (j->state != AU_JOB_QUEUED)
             continue;
-        if (!any) {
-            AU_TRY(au_queue_is_paused(db, &paused, err));
-            AU_TRY(running(db, &workers, &eta_ms, err));
-            AU_TRY(recent_job_ms(db, &job_ms, err));
-        }
+        if (!any)
+            AU_TRY(look_out(db, &o, err));
         any = true;
-        AU_TRY(position(db, jobs[i], &jobs[i]->queue_position, err));
-        if (!paused)
-            jobs[i]->estimated_start_ms =
-                wait_ms(job_ms, eta_ms, jobs[i]->queue_position - 1, workers);
+        AU_TRY(count_before(db, j->queue_key, j->id, &j->queue_position, err));
+        j->queue_position++;
+        j->estimated_start_ms = start_ms(&o, j->queue_position);
     }
 done:
+    return st;
+}
+
+au_status au_queue_place_of(au_db *db, int priority, const au_limits *limits, au_queue_place *out,
+                            au_err *err)
+{
+    int64_t now;
+    au_status st = AU_OK;
+    outlook o;
+    AU_TRY(au_db_int(&now, db, 0, err, "SELECT au_now_ms()", ""));
+    AU_TRY(look_out(db, &o, err));
+    /* After every id. */
+    AU_TRY(count_before(db, now - priority * limits->priority_step_ms, "g", &out->position, err));
+    out->position++;
+    out->start_ms =
+        o.workers == 0 && out->position == 1 && !o.paused ? 0 : start_ms(&o, out->position);
+done:
+    return st;
+}
+
+au_status au_queue_run_ms(au_db *db, const char *model, double audio_s, int64_t *out, au_err *err)
+{
+    au_rows *rows = NULL;
+    au_status st = AU_OK;
+    bool has_row;
+    *out = -1;
+    AU_TRY(au_db_query(
+        &rows, db, err,
+        "SELECT SUM(ms), SUM((SELECT SUM(duration_s) FROM samples s WHERE s.job_id = r.id)) FROM "
+        "(SELECT id, ms FROM (SELECT id, state, model_name, finished_at - attempt_started AS ms "
+        "FROM jobs WHERE finished_at > 0 ORDER BY finished_at DESC LIMIT 500) WHERE state = "
+        "'completed' AND model_name = ?1 LIMIT 20) r",
+        "t", model));
+    AU_TRY(au_rows_next(rows, &has_row, err));
+    double ms = has_row ? au_rows_double(rows, 0) : NAN,
+           seconds = has_row ? au_rows_double(rows, 1) : NAN;
+    if (ms >= 0 && seconds > 0)
+        *out = (int64_t)(ms / seconds * audio_s);
+done:
+    au_rows_close(&rows);
     return st;
 }

@@ -24,7 +24,12 @@ enum {
     "j.seed_source, j.percent, j.stage, j.step, j.steps, j.eta_ms, j.progress_at, j.priority, "    \
     "j.attempt, j.max_attempts, j.interruptions, j.lease_token, j.lease_owner, j.error, "          \
     "j.attempts, j.warnings, j.retry_of, j.reproduces, j.created_at, j.started_at, "               \
-    "j.finished_at, j.deadline_at, j.deleted_at, j.revision, j.event_seq "
+    "j.finished_at, j.deadline_at, j.deleted_at, j.revision, j.event_seq, j.queue_key, "           \
+    "j.expected, "                                                                                 \
+    "CASE WHEN j.reproduces IS NOT NULL THEN (SELECT x.sha256 FROM samples x WHERE x.job_id = "    \
+    "j.id AND x.variant = 0 AND x.idx = 0) END, "                                                  \
+    "CASE WHEN j.reproduces IS NOT NULL THEN (SELECT x.recipe FROM samples x WHERE x.job_id = "    \
+    "j.id AND x.variant = 0 AND x.idx = 0) END "
 
 static au_status read_job(au_reader *r, au_job **out, au_err *err)
 {
@@ -69,6 +74,10 @@ static au_status read_job(au_reader *r, au_job **out, au_err *err)
     j->deleted_at = au_read_i64(r);
     j->revision = au_read_i64(r);
     j->event_seq = au_read_i64(r);
+    j->queue_key = au_read_i64(r);
+    j->expected = au_read_text(r);
+    j->actual_sha256 = au_read_text(r);
+    j->actual_recipe = au_read_text(r);
     if (r->st != AU_OK)
         return r->st;
     if (!au_job_state_parse(state, &j->state))

@@ -125,21 +125,21 @@ au_status au_job_submit(au_db *db, const au_job_new *job, const au_limits *limit
         "INSERT INTO jobs (id, prompt_id, model_name, model_fingerprint, params, format, "
         "num_samples, "
         "num_variants, seed, seed_source, label, priority, state, max_attempts, warnings, "
-        "retry_of, reproduces, created_at, deadline_at, queue_key) "
+        "retry_of, reproduces, created_at, deadline_at, queue_key, expected) "
         "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 'queued', ?13, ?14, ?15, ?16, "
         "au_now_ms(), CASE WHEN ?17 > 0 THEN au_now_ms() + ?17 ELSE 0 END, "
-        "au_now_ms() - ?12 * ?18)",
+        "au_now_ms() - ?12 * ?18, ?19)",
         "tttttt"
         "iii"
         "tt"
         "ii"
         "ttt"
-        "ii",
+        "iit",
         out->job_id, out->prompt_id, job->model_name, job->model_fingerprint, job->params,
         job->format, (int64_t)job->num_samples, (int64_t)n_variants, (int64_t)job->seed,
         job->seed_source, job->label ? job->label : "", (int64_t)job->priority,
         limits->max_attempts, job->warnings ? job->warnings : "[]", job->retry_of, job->reproduces,
-        deadline, limits->priority_step_ms));
+        deadline, limits->priority_step_ms, job->expected));
     for (size_t i = 0; i < n_variants; i++)
         AU_TRY(insert_samples(db, job, i, &variants[i], out, err));
     AU_TRY(au_job_emit(db, out->job_id, "state", "{\"attempt\":0,\"state\":\"queued\"}", err));

@@ -148,6 +148,11 @@ class Things:
     def make_new_job(self):
         return self.server.submit(prompt="a calm harp arpeggio", duration_s=10)["id"]
 
+    def make_cancelled_job(self):
+        job = self.server.submit(prompt="a calm harp arpeggio", duration_s=10)
+        assert self.server.cancel(job).status_code in (200, 202)
+        return self.server.wait(job, "cancelled")["id"]
+
     def make_sample(self):
         return self.server.job(self.make_job())["samples"][0]["sample_id"]
 

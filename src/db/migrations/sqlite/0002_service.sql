@@ -176,6 +176,7 @@ CREATE INDEX deliveries_by_webhook ON deliveries (webhook_id, id);
 
 -- The order of the queue: smaller first. created_at less a minute for each step of priority, so that a job that waits overtakes younger ones of
 -- higher priority in the end, and the order of two jobs never changes.
+ALTER TABLE jobs ADD COLUMN expected TEXT; -- of a job that reproduces a sample: {sha256, numerics, version} of that
 ALTER TABLE jobs ADD COLUMN queue_key INTEGER NOT NULL DEFAULT 0;
 UPDATE jobs SET queue_key = created_at - priority * 60000;
 DROP INDEX jobs_queue;
