@@ -10,6 +10,15 @@
 #include "aulos/aulos.h"
 #include "models/model.h"
 
+/* What the stages of this model cost on this machine, measured by the sessions that ran, for the
+ * progress figure alone. Touched by the owner of the model's session only. */
+typedef struct au_pace {
+    double codec_s, codec_frames; /* seconds spent on so many frames, old ones fading; 0: none */
+    /* By which share of the first step each later one takes longer than the one before it, since
+     * the cache of the attention grows; -1: not known yet. */
+    double growth;
+} au_pace;
+
 struct au_model {
     atomic_int refs;
     atomic_flag busy; /* a request is running */
@@ -23,6 +32,7 @@ struct au_model {
     au_pool *pool;
     au_nn nn;
     au_model_info info;
+    au_pace pace;
 };
 
 /* An adapter at one strength, ready for the layers. */
@@ -60,14 +70,16 @@ typedef struct au_ready_row {
     int32_t *tokens, *negative; /* owned */
     au_adapter *adapter;        /* owned reference or NULL */
     size_t steps;
+    double codec_share; /* work of the codec for a frame, in first decoder steps */
+    double growth;      /* as in au_pace; 0: not known */
 } au_ready_row;
 /* Checks the row and turns its texts into tokens. The clip points into `out`, which must stay where
  * it is; it has no adapter yet. */
 AU_MUST_CHECK au_status au_ready_row_init(au_ready_row *out, const au_model *model,
                                           const au_row *row, double max_duration_s, au_err *err);
 void au_ready_row_deinit(au_ready_row *row);
-/* Work in decoder steps, for progress: of the whole row, and what is done when a stage is at `done`
- * of `of`. */
+/* Work in first decoder steps, for progress: of the whole row, and what is done when a stage is at
+ * `done` of `of`. */
 double au_row_work(const au_ready_row *row);
 double au_row_work_done(const au_ready_row *row, au_stage stage, size_t done, size_t of);
 /* Session memory when the caller names no limit. */

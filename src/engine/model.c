@@ -165,6 +165,7 @@ au_status au_model_open(const char *dir, const au_model_options *options, au_mod
     AU_TRY(au_calloc(&m, 1, sizeof *m, err));
     atomic_init(&m->refs, 1);
     atomic_flag_clear(&m->busy);
+    m->pace.growth = -1;
     AU_TRY(clean_dir(&m->dir, dir, err));
     AU_TRY(au_strdup(&m->name, au_path_base(m->dir), err));
     AU_FAIL_IF(!au_dir_exists(m->dir), AU_NOT_FOUND, "%s is not a folder", m->dir);

@@ -12,22 +12,34 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include "engine/engine.h"
 
 enum { FIRST_CAP = 8, OVER_LIMIT = 4 /* times the limit: what an only row may take */ };
 
-/* Shares of a row's work, in decoder steps, for the progress figure: the text counts as two steps,
- * the codec as a tenth of the frames. */
+/* A row's work is counted in its first decoder steps, for the progress figure, which shall rise
+ * with time as evenly as can be known: the text is worth two; a frame of the codec a tenth, until
+ * it has been measured; a step more than the one before, once it has been measured by how much. */
 static const double TEXT_SHARE = 2, CODEC_SHARE = 0.1;
+enum {
+    SETTLING_STEP = 12, /* the session's steps have been timed: what the rest is worth is settled */
+    FADING_FRAMES = 10000,
+    MIN_STEPS = 100, /* a row that is shorter teaches nothing of growth */
+};
+static const double STEP_WEIGHT = 0.2, GROWTH_WEIGHT = 0.3; /* of the latest in the mean */
+static const double MAX_GROWTH = 0.02;
 
 typedef struct live_row {
     au_ready_row ready;
     void *tag;
     size_t slot, steps_done;
     double done; /* work */
-    bool left;   /* cancelled: goes when the unit is over */
+    double fraction;
+    int64_t begun_ns, half_ns; /* of its steps, from when its work was settled */
+    size_t neighbours;         /* rows of the session then */
+    bool left;                 /* cancelled: goes when the unit is over */
 } live_row;
 
 struct au_session {
@@ -39,6 +51,9 @@ struct au_session {
     live_row **rows;            /* [n], in the order of joining; each owned */
     const au_clip_spec **clips; /* [n + 1] scratch: those of rows */
     size_t n, cap;
+    bool stepped;       /* a decoder step was made in this unit */
+    double frames_made; /* by the codec in this unit */
+    double step_s;      /* of a decoder step, a fading mean; 0: none yet */
 };
 
 /* ---- Rows made ready ---- */
@@ -99,6 +114,7 @@ au_status au_ready_row_init(au_ready_row *out, const au_model *m, const au_row *
     }
     clip->seed = row->seed;
     clip->frames = (size_t)llround(m->info.frame_rate * row->params->duration_s);
+    out->codec_share = CODEC_SHARE;
     out->steps = clip->frames + (size_t)(m->info.codebooks / m->info.channels) - 1;
 done:
     if (st != AU_OK)
@@ -117,9 +133,14 @@ void au_ready_row_deinit(au_ready_row *row)
     row->tokens = row->negative = NULL;
 }
 
+static double steps_work(const au_ready_row *row, size_t steps)
+{
+    return (double)steps * (1 + row->growth * (double)steps / 2);
+}
+
 double au_row_work(const au_ready_row *row)
 {
-    return TEXT_SHARE + (double)row->steps + CODEC_SHARE * (double)row->clip.frames;
+    return TEXT_SHARE + steps_work(row, row->steps) + row->codec_share * (double)row->clip.frames;
 }
 
 double au_row_work_done(const au_ready_row *row, au_stage stage, size_t done, size_t of)
@@ -128,8 +149,9 @@ double au_row_work_done(const au_ready_row *row, au_stage stage, size_t done, si
     if (stage == AU_STAGE_TEXT)
         return TEXT_SHARE * part;
     if (stage == AU_STAGE_DECODE)
-        return TEXT_SHARE + (double)done;
-    return TEXT_SHARE + (double)row->steps + CODEC_SHARE * (double)row->clip.frames * part;
+        return TEXT_SHARE + steps_work(row, done);
+    return TEXT_SHARE + steps_work(row, row->steps) +
+           row->codec_share * (double)row->clip.frames * part;
 }
 
 uint64_t au_default_memory(void)
@@ -154,21 +176,67 @@ static bool watch_cancelled(void *user, const au_clip_spec *clip)
     return row->left;
 }
 
+/* Rows that run together are, as a rule, complete together, and their audio is made one after the
+ * other: so a frame of each counts as one of all. */
+static void settle_work(const au_session *s, live_row *row)
+{
+    const au_pace *pace = &s->model->pace;
+    if (pace->growth > 0)
+        row->ready.growth = pace->growth;
+    if (pace->codec_frames > 0 && s->step_s > 0)
+        row->ready.codec_share = (double)s->n * pace->codec_s / pace->codec_frames / s->step_s;
+    row->begun_ns = au_mono_ns();
+    row->neighbours = s->n;
+}
+
+/* A row has made its last step: the times of its two halves tell how steps grow. */
+static void learn_growth(const au_session *s, const live_row *row)
+{
+    au_pace *pace = &s->model->pace;
+    double half = (double)(row->ready.steps - SETTLING_STEP) / 2;
+    if (row->ready.steps < MIN_STEPS || !row->half_ns || row->neighbours != s->n)
+        return;
+    double first_ns = (double)(row->half_ns - row->begun_ns);
+    double second_ns = (double)(au_mono_ns() - row->half_ns);
+    double slope = (second_ns - first_ns) / (half * half);
+    double base = first_ns / half - slope * half / 2;
+    double growth = slope <= 0 ? 0 : base > 0 ? slope / base : MAX_GROWTH;
+    growth = growth < MAX_GROWTH ? growth : MAX_GROWTH;
+    pace->growth =
+        pace->growth < 0 ? growth : pace->growth + GROWTH_WEIGHT * (growth - pace->growth);
+}
+
+static void note_unit(au_session *s, live_row *row, size_t done)
+{
+    row->steps_done = done;
+    s->stepped = true;
+    if (done == SETTLING_STEP)
+        settle_work(s, row);
+    else if (row->begun_ns && done == SETTLING_STEP + (row->ready.steps - SETTLING_STEP) / 2)
+        row->half_ns = au_mono_ns();
+    else if (done == row->ready.steps)
+        learn_growth(s, row);
+}
+
 static void watch_unit(void *user, const au_clip_spec *clip, au_stage stage, size_t done, size_t of)
 {
     au_session *s = user;
     live_row *row = row_of(clip);
     if (stage == AU_STAGE_DECODE)
-        row->steps_done = done;
+        note_unit(s, row, done);
     double work = au_row_work_done(&row->ready, stage, done, of);
+    if (stage == AU_STAGE_CODEC && work > row->done)
+        s->frames_made += (work - row->done) / row->ready.codec_share;
     row->done = work > row->done ? work : row->done;
+    double fraction = row->done / au_row_work(&row->ready);
+    row->fraction = fraction > row->fraction ? fraction : row->fraction; /* also as it settles */
     if (!s->options.on_progress)
         return;
     s->options.on_progress(s->options.user, row->tag,
                            &(au_row_progress){.stage = stage,
                                               .step = row->steps_done,
                                               .steps = row->ready.steps,
-                                              .fraction = row->done / au_row_work(&row->ready)});
+                                              .fraction = row->fraction});
 }
 
 /* ---- Joining and leaving ---- */
@@ -305,15 +373,40 @@ static au_status render(au_session *s, au_err *err)
     return st;
 }
 
+static void note_codec(au_session *s, double seconds)
+{
+    au_pace *pace = &s->model->pace;
+    if (s->frames_made <= 0)
+        return;
+    pace->codec_s += seconds;
+    pace->codec_frames += s->frames_made;
+    if (pace->codec_frames > FADING_FRAMES) {
+        pace->codec_s /= 2;
+        pace->codec_frames /= 2;
+    }
+}
+
+static void note_step(au_session *s, double seconds)
+{
+    if (s->stepped)
+        s->step_s = s->step_s > 0 ? s->step_s + STEP_WEIGHT * (seconds - s->step_s) : seconds;
+}
+
 au_status au_session_step(au_session *s, au_err *err)
 {
     const au_family *f = s->model->family;
     au_status st = AU_OK;
+    s->stepped = false;
+    s->frames_made = 0;
     if (!f->encode(s->sequence)) {
+        int64_t begun = au_mono_ns();
         st = render(s, err);
         let_leave(s);
+        int64_t rendered = au_mono_ns();
+        note_codec(s, (double)(rendered - begun) / 1e9);
         if (st == AU_OK)
             f->step(s->sequence);
+        note_step(s, (double)(au_mono_ns() - rendered) / 1e9);
     }
     let_leave(s);
     return st;
