@@ -10,7 +10,7 @@ PROMPT ?=
 SETUP = test -f $(1)/build.ninja || meson setup $(1) --prefix $(PREFIX) $(MESON_FLAGS) $(2)
 SANITIZE = -Dbuildtype=debugoptimized -Db_lundef=false
 
-.PHONY: all help need deps demo test quick asan tsan bench fuzz lint install uninstall clean
+.PHONY: all help need deps demo test quick asan tsan bench canary fuzz lint install uninstall clean
 
 all: need
 	@$(call SETUP,$(BUILD)) >/dev/null
@@ -27,6 +27,7 @@ help:
 	@echo "make tsan       jobs, http, thread pool and scenarios under ThreadSanitizer"
 	@echo "make lint       include order, style, symbols, headers, links"
 	@echo "make bench      speed on this machine, beside transformers and nginx where they are installed"
+	@echo "make canary     many jobs over many adapters at once, each sample compared with one made alone (CANARY_JOBS, default 1000)"
 	@echo "make fuzz       each parser for FUZZ_SECONDS (default 60) under libFuzzer"
 	@echo "make install    into PREFIX (default /usr/local), under DESTDIR"
 
@@ -64,6 +65,9 @@ bench: all
 	@python3 bench/bench_http.py $(BUILD)
 	@python3 bench/compare_transformers.py $(BUILD)
 	@python3 bench/ranges.py $(BUILD)
+
+canary: all
+	@AULOS_BIN=$(abspath $(BUILD))/aulos AULOS_CANARY_JOBS=$${CANARY_JOBS:-1000} python3 -m pytest -q -s tests/api/test_canary.py
 
 fuzz: need
 	@tools/fuzz.sh $(BUILD)-fuzz $${FUZZ_SECONDS:-60}

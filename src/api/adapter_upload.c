@@ -75,9 +75,12 @@ static void end_upload(void *arg)
     upload *u = arg;
     atomic_fetch_sub(&u->api->uploads, 1);
     au_check_deinit(&u->check);
-    /* Removing large files takes a while. */
-    if (au_intake_run(u->api->intake, free_upload, u, NULL) != AU_OK)
+    /* Removing large files takes a while, and the copy is for the intake to judge. Without memory
+     * to ask it, the next start removes the copy. */
+    if (au_intake_run(u->api->intake, free_upload, u, NULL) != AU_OK) {
+        u->stored = false;
         free_upload(u);
+    }
 }
 
 /* ---- Problems ---- */
