@@ -36,7 +36,8 @@ LAYERS = {
     # jobs, api and cli know the engine by aulos/aulos.h alone.
     "jobs": ["base", "db", "store", "audio"],
     "compare": ["jobs"],
-    "api": ["jobs", "compare", "http"],
+    "webhooks": ["jobs"],
+    "api": ["jobs", "compare", "webhooks", "http"],
     "cli": ["api"],
 }
 

@@ -23,6 +23,7 @@
 #include "jobs/registry.h"
 #include "jobs/supervisor.h"
 #include "store/store.h"
+#include "webhooks/sender.h"
 
 enum {
     AU_TEXT_MAX_CHARS = 8192, /* of a prompt */
@@ -37,6 +38,7 @@ typedef struct au_api {
     au_writer *writer;
     au_store *store;
     struct au_media *media; /* see media.h */
+    au_sender *sender;      /* NULL in tests */
     au_registry *registry;
     au_intake *intake;
     atomic_int uploads;                  /* of adapters, under way */
@@ -192,6 +194,13 @@ au_http_result au_delete_adapter(au_http_request *rq);
 au_http_result au_restore_adapter(au_http_request *rq);
 au_http_result au_list_models(au_http_request *rq);
 au_http_result au_get_model(au_http_request *rq);
+au_http_result au_post_webhook(au_http_request *rq);
+au_http_result au_list_webhooks(au_http_request *rq);
+au_http_result au_get_webhook(au_http_request *rq);
+au_http_result au_delete_webhook(au_http_request *rq);
+au_http_result au_list_deliveries(au_http_request *rq);
+au_http_result au_get_delivery(au_http_request *rq);
+au_http_result au_redeliver(au_http_request *rq);
 au_http_result au_post_comparison(au_http_request *rq);
 au_http_result au_list_comparisons(au_http_request *rq);
 au_http_result au_get_comparison(au_http_request *rq);

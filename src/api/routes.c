@@ -64,5 +64,12 @@ const au_http_route au_api_routes[] = {
     {"POST", "/v1/sessions/{token}/votes", au_post_vote,
      AU_ROUTE_JSON | AU_ROUTE_PUBLIC | AU_ROUTE_CREATES},
     {"GET", "/v1/sessions/{token}/votes/{id}", au_get_vote, AU_ROUTE_PUBLIC},
+    {"POST", "/v1/webhooks", au_post_webhook, MAKES},
+    {"GET", "/v1/webhooks", au_list_webhooks, 0},
+    {"GET", "/v1/webhooks/{id}", au_get_webhook, 0},
+    {"DELETE", "/v1/webhooks/{id}", au_delete_webhook, AU_ROUTE_WRITE},
+    {"GET", "/v1/webhooks/{id}/deliveries", au_list_deliveries, 0},
+    {"GET", "/v1/webhooks/{id}/deliveries/{delivery}", au_get_delivery, 0},
+    {"POST", "/v1/webhooks/{id}/deliveries/{delivery}/redeliver", au_redeliver, MAKES},
     {NULL, NULL, NULL, 0},
 };

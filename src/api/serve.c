@@ -52,6 +52,8 @@ void au_serve_config_init(au_serve_config *config)
         .deleted_retention_ms = INT64_C(86400000),
         .header_timeout_ms = 10000,
         .min_free_disk_bytes = limits.min_free_disk,
+        .webhook_timeout_ms = 15000,
+        .webhook_backoff_ms = 5000,
         .max_samples = 16,
         .max_body_bytes = 1 << 20,
         .max_upload_bytes = 512 << 20,
@@ -369,6 +371,13 @@ static au_status start(serve *s, au_err *err)
                                            .min_free_disk = c->min_free_disk_bytes},
                         err));
     AU_TRY(start_intake(s, err));
+    AU_TRY(au_sender_new(&s->api.sender,
+                         &(au_sender_config){.db_url = s->db_path,
+                                             .writer = s->api.writer,
+                                             .allow_private = c->webhook_allow_private,
+                                             .timeout_ms = c->webhook_timeout_ms,
+                                             .backoff_ms = c->webhook_backoff_ms},
+                         err));
     /* HTTP before the workers: an address that is taken must not cost the start of a worker. */
     AU_TRY(start_http(s, err));
     AU_TRY(start_workers(s, err));
@@ -411,6 +420,7 @@ static void stop(serve *s, const sigset_t *signals)
 static void deinit(serve *s)
 {
     stop_http(s, 0);
+    au_sender_free(&s->api.sender);
     au_media_free(&s->api.media); /* its requests ended with HTTP; it writes through the writer */
     au_intake_free(&s->api.intake);
     au_janitor_free(&s->api.janitor);

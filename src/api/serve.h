@@ -37,8 +37,10 @@ typedef struct au_serve_config {
     int http_threads;             /* 1 ... 64 */
     bool auth_required;           /* a key also for clients on this host */
     bool insecure_no_auth;        /* listen on other than loopback addresses without keys */
-    const char *base_path;     /* "/aulos", what a proxy puts before paths; NULL or "": nothing */
-    const char *log_level;     /* of the workers; NULL: their default */
+    const char *base_path;      /* "/aulos", what a proxy puts before paths; NULL or "": nothing */
+    const char *log_level;      /* of the workers; NULL: their default */
+    bool webhook_allow_private; /* webhooks may go to addresses that are not public */
+    int64_t webhook_timeout_ms, webhook_backoff_ms;
     const char *allowed_hosts; /* comma-separated host names accepted in Host and Origin, or NULL */
 } au_serve_config;
 

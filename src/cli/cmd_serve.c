@@ -101,6 +101,9 @@ int au_command_serve(const au_options *o)
     c.base_path = au_options_text(o, AU_OPT_BASE_PATH);
     c.insecure_no_auth = au_options_flag(o, AU_OPT_INSECURE_NO_AUTH);
     c.log_level = au_options_text(o, AU_OPT_LOG_LEVEL);
+    c.webhook_allow_private = au_options_flag(o, AU_OPT_WEBHOOK_ALLOW_PRIVATE);
+    c.webhook_timeout_ms = au_options_int(o, AU_OPT_WEBHOOK_TIMEOUT_MS);
+    c.webhook_backoff_ms = au_options_int(o, AU_OPT_WEBHOOK_BACKOFF_MS);
     c.allowed_hosts = au_options_text(o, AU_OPT_ALLOWED_HOSTS);
     AU_TRY(au_serve(&c, err));
 done:

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "jobs/job_state.h"
+#include "jobs/outbox.h"
 
 enum { PAGE_MAX = 64 };
 
@@ -120,6 +121,7 @@ au_status au_job_delete(au_db *db, const char *id, bool *deleted, au_err *err)
     AU_TRY(au_db_exec(db, NULL, err, "UPDATE jobs SET deleted_at = au_now_ms() WHERE id = ?1", "t",
                       id));
     AU_TRY(au_job_emit(db, id, "deleted", "{}", err));
+    AU_TRY(au_outbox_add(db, "job", id, "deleted", "{}", err));
     *deleted = true;
 done:
     return st;

@@ -11,6 +11,7 @@
 
 #include "base/json.h"
 #include "jobs/job_state.h"
+#include "jobs/outbox.h"
 
 /* ---- While it runs
  * ------------------------------------------------------------------------------- */
@@ -136,6 +137,9 @@ static au_status record_commit(au_db *db, const au_lease *lease, const au_sample
     snprintf(data, sizeof data, "{\"index\":%d,\"sample_id\":\"%s\",\"variant\":%d}", s->index,
              s->id, s->variant);
     AU_TRY(au_job_emit(db, lease->job_id, "sample", data, err));
+    snprintf(data, sizeof data, "{\"index\":%d,\"job_id\":\"%s\",\"variant\":%d}", s->index,
+             lease->job_id, s->variant);
+    AU_TRY(au_outbox_add(db, "sample", s->id, "created", data, err));
     AU_TRY(au_db_exec(
         db, NULL, err,
         "UPDATE jobs SET progress_at = au_now_ms(), progress_clock = au_clock_ms(), percent = CASE "

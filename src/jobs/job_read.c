@@ -7,6 +7,7 @@
 
 #include "base/buf.h"
 #include "jobs/job_state.h"
+#include "jobs/outbox.h"
 #include "jobs/reader.h"
 
 enum {
@@ -274,9 +275,10 @@ au_status au_event_add(au_db *db, const char *kind, const char *subject, const c
                        const char *data, au_err *err)
 {
     AU_ASSERT(au_db_in_transaction(db));
-    return au_db_exec(db, NULL, err,
-                      "INSERT INTO events (kind, subject, seq, event, data, created_at) "
-                      "SELECT ?1, ?2, COALESCE(MAX(seq), 0) + 1, ?3, ?4, au_now_ms() "
-                      "FROM events WHERE subject = ?2",
-                      "tttt", kind, subject, event, data);
+    au_status st = au_db_exec(db, NULL, err,
+                              "INSERT INTO events (kind, subject, seq, event, data, created_at) "
+                              "SELECT ?1, ?2, COALESCE(MAX(seq), 0) + 1, ?3, ?4, au_now_ms() "
+                              "FROM events WHERE subject = ?2",
+                              "tttt", kind, subject, event, data);
+    return st == AU_OK ? au_outbox_add(db, kind, subject, event, data, err) : st;
 }

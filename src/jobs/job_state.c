@@ -14,6 +14,7 @@
 #include "base/hash.h"
 #include "base/json.h"
 #include "base/mem.h"
+#include "jobs/outbox.h"
 
 enum { MAX_BACKOFF_MS = 60000, MAX_EVENT_BYTES = 1 << 16, MAX_ATTEMPTS_BYTES = 1 << 20 };
 
@@ -92,6 +93,7 @@ static au_status emit_state(au_db *db, const au_job_change *c, int64_t last_seq,
                         err));
     if (final)
         AU_TRY(insert_event(db, c->job_id, last_seq, "done", au_buf_cstr(&text), err));
+    AU_TRY(au_outbox_add(db, "job", c->job_id, au_job_state_name(c->to), "{}", err));
 done:
     json_decref(data);
     au_buf_deinit(&text);

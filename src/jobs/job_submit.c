@@ -6,6 +6,7 @@
 
 #include "jobs/catalog.h"
 #include "jobs/job_state.h"
+#include "jobs/outbox.h"
 
 static const uint64_t SEED_LIMIT = (uint64_t)1 << 53;
 
@@ -143,6 +144,7 @@ au_status au_job_submit(au_db *db, const au_job_new *job, const au_limits *limit
     for (size_t i = 0; i < n_variants; i++)
         AU_TRY(insert_samples(db, job, i, &variants[i], out, err));
     AU_TRY(au_job_emit(db, out->job_id, "state", "{\"attempt\":0,\"state\":\"queued\"}", err));
+    AU_TRY(au_outbox_add(db, "job", out->job_id, "queued", "{}", err));
 done:
     return st;
 }
