@@ -43,9 +43,11 @@ void au_serve_config_init(au_serve_config *config)
         .listen = "127.0.0.1:8080",
         .workers = 1,
         .models_loaded = 1,
+        .max_batch = 8,
         .lease_ms = limits.lease_ms,
         .heartbeat_ms = limits.heartbeat_ms,
         .stall_ms = limits.stall_ms,
+        .restart_ms = limits.restart_ms,
         .shutdown_grace_ms = limits.shutdown_grace_ms,
         .queue_limit = limits.queue_limit,
         .retention_ms = -1,
@@ -322,6 +324,7 @@ static au_status start_workers(serve *s, au_err *err)
     for (size_t i = 0; i < c->n_models; i++)
         add_arg(s, "--model", c->models[i]);
     add_number(s, "--models-loaded", c->models_loaded);
+    add_number(s, "--max-batch", c->max_batch);
     add_number(s, "--lease-ms", c->lease_ms);
     add_number(s, "--heartbeat-ms", c->heartbeat_ms);
     add_number(s, "--stall-ms", c->stall_ms);
@@ -354,6 +357,8 @@ static au_status start(serve *s, au_err *err)
     s->api.limits.lease_ms = c->lease_ms;
     s->api.limits.heartbeat_ms = c->heartbeat_ms;
     s->api.limits.stall_ms = c->stall_ms;
+    s->api.limits.restart_ms = c->restart_ms;
+    s->api.limits.backoff_ms = c->restart_ms;
     s->api.limits.shutdown_grace_ms = c->shutdown_grace_ms;
     s->api.limits.queue_limit = c->queue_limit;
     s->api.limits.retention_ms = c->retention_ms;

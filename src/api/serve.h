@@ -22,7 +22,8 @@ typedef struct au_serve_config {
     int threads;                   /* engine threads of a worker; 0: its own default */
     uint64_t session_memory_bytes; /* of a worker; 0: its own default */
     int models_loaded;             /* models a worker keeps open */
-    int64_t lease_ms, heartbeat_ms, stall_ms;
+    int max_batch;                 /* rows up to which a worker lets further jobs join */
+    int64_t lease_ms, heartbeat_ms, stall_ms, restart_ms;
     int64_t shutdown_grace_ms;    /* for requests and workers after SIGTERM */
     int64_t queue_limit;          /* waiting jobs; beyond: 429 */
     int64_t retention_ms;         /* of finished jobs and their samples; -1: never removed */

@@ -82,9 +82,11 @@ int au_command_serve(const au_options *o)
     c.threads = (int)au_options_int(o, AU_OPT_THREADS);
     c.session_memory_bytes = (uint64_t)au_options_int(o, AU_OPT_SESSION_MEMORY);
     c.models_loaded = (int)au_options_int(o, AU_OPT_MODELS_LOADED);
+    c.max_batch = (int)au_options_int(o, AU_OPT_MAX_BATCH);
     c.lease_ms = au_options_int(o, AU_OPT_LEASE_MS);
     c.heartbeat_ms = au_options_int(o, AU_OPT_HEARTBEAT_MS);
     c.stall_ms = au_options_int(o, AU_OPT_STALL_MS);
+    c.restart_ms = au_options_int(o, AU_OPT_RESTART_MS);
     c.shutdown_grace_ms = au_options_int(o, AU_OPT_SHUTDOWN_GRACE_MS);
     c.queue_limit = au_options_int(o, AU_OPT_QUEUE_LIMIT);
     c.retention_ms = au_options_int(o, AU_OPT_RETENTION);
@@ -134,6 +136,7 @@ int au_command_worker(const au_options *o)
     c.threads = (int)au_options_int(o, AU_OPT_THREADS);
     c.session_memory = (uint64_t)au_options_int(o, AU_OPT_SESSION_MEMORY);
     c.models_loaded = (int)au_options_int(o, AU_OPT_MODELS_LOADED);
+    c.max_batch = (int)au_options_int(o, AU_OPT_MAX_BATCH);
     c.once = au_options_flag(o, AU_OPT_ONCE);
     c.limits.lease_ms = au_options_int(o, AU_OPT_LEASE_MS);
     c.limits.heartbeat_ms = au_options_int(o, AU_OPT_HEARTBEAT_MS);

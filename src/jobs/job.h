@@ -247,9 +247,10 @@ AU_MUST_CHECK au_status au_job_claim(au_db *db, const char *worker_id, const cha
                                      const au_limits *limits, au_lease *lease, bool *claimed,
                                      au_err *err);
 /* Transition 3. *held false: lost, or cancelling (*cancelling tells). The lease of a cancelling job
- * is renewed too: its worker cleans up. */
+ * is renewed too: its worker cleans up. working: the worker has done something since the last one,
+ * if only for other jobs that it holds: so this one is not stalled. */
 AU_MUST_CHECK au_status au_job_heartbeat(au_db *db, const au_lease *lease, const au_limits *limits,
-                                         bool *held, bool *cancelling, au_err *err);
+                                         bool working, bool *held, bool *cancelling, au_err *err);
 /* A read: the cancel check. *held: state processing and my token. */
 AU_MUST_CHECK au_status au_job_check(au_db *db, const au_lease *lease, bool *held, bool *cancelling,
                                      au_err *err);

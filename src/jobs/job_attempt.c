@@ -24,17 +24,18 @@ static void judge(const au_rows *rows, bool has_row, bool *held, bool *cancellin
     *cancelling = strcmp(state, "cancelling") == 0;
 }
 
-au_status au_job_heartbeat(au_db *db, const au_lease *lease, const au_limits *limits, bool *held,
-                           bool *cancelling, au_err *err)
+au_status au_job_heartbeat(au_db *db, const au_lease *lease, const au_limits *limits, bool working,
+                           bool *held, bool *cancelling, au_err *err)
 {
     au_rows *rows = NULL;
     bool has_row = false;
     au_status st = AU_OK;
     *held = *cancelling = false;
     AU_TRY(au_db_query(&rows, db, err,
-                       "UPDATE jobs SET lease_until = au_clock_ms() + ?3 WHERE id = ?1 AND "
+                       "UPDATE jobs SET lease_until = au_clock_ms() + ?3, progress_clock = "
+                       "CASE WHEN ?4 THEN au_clock_ms() ELSE progress_clock END WHERE id = ?1 AND "
                        "lease_token = ?2 AND state IN ('processing', 'cancelling') RETURNING state",
-                       "tii", lease->job_id, lease->token, limits->lease_ms));
+                       "tiii", lease->job_id, lease->token, limits->lease_ms, (int64_t)working));
     AU_TRY(au_rows_next(rows, &has_row, err));
     judge(rows, has_row, held, cancelling);
 done:

@@ -11,6 +11,7 @@ void au_limits_init(au_limits *limits)
         .shutdown_grace_ms = 30000,
         .cancel_poll_ms = 20,
         .janitor_ms = 2000,
+        .restart_ms = 1000,
         .backoff_ms = 1000,
         .queue_limit = 1000,
         .priority_step_ms = 60000,

@@ -13,6 +13,8 @@ typedef struct au_limits {
                                   handed back */
     int64_t cancel_poll_ms;    /* 20: how often the worker looks for a cancel */
     int64_t janitor_ms;        /* 2000 */
+    int64_t restart_ms;  /* 1000: a dead worker is started again after so long, doubled each time up
+                            to sixty times, jittered; sixty times this of life forget it */
     int64_t backoff_ms;  /* 1000: first back-off, doubled each time, jittered, at most a minute */
     int64_t queue_limit; /* 1000 queued jobs */
     int64_t priority_step_ms; /* 60000: waiting for so long is worth a step of priority */

@@ -31,9 +31,8 @@
 #include "jobs/job.h"
 
 enum {
-    BACKOFF_MS = 1000,
-    MAX_BACKOFF_MS = 60000,
-    HEALTHY_MS = 60000,    /* a life this long forgets earlier deaths */
+    MOST = 60, /* times restart_ms: the longest pause, and a life that forgets deaths */
+    LONGEST_SLEEP_MS = 60000,
     POLL_MS = 100,         /* where the kernel has no pidfd */
     EXTRA_GRACE_MS = 5000, /* after the workers' own grace period, for handing back */
     MAX_WORKERS = 64,
@@ -124,12 +123,13 @@ done:
     return st;
 }
 
-static void delay_start(slot *w, int64_t now)
+static void delay_start(const au_supervisor *s, slot *w, int64_t now)
 {
-    if (w->backoff_ms == 0 || now - w->started >= HEALTHY_MS)
-        w->backoff_ms = BACKOFF_MS;
+    int64_t first = s->config.limits.restart_ms, most = first * MOST;
+    if (w->backoff_ms == 0 || now - w->started >= most)
+        w->backoff_ms = first;
     else
-        w->backoff_ms = w->backoff_ms * 2 > MAX_BACKOFF_MS ? MAX_BACKOFF_MS : w->backoff_ms * 2;
+        w->backoff_ms = w->backoff_ms * 2 > most ? most : w->backoff_ms * 2;
     int64_t half = w->backoff_ms / 2;
     w->next_start = now + half + (int64_t)(au_random_seed() % (uint64_t)(half + 1));
 }
@@ -146,7 +146,7 @@ static void start_due(au_supervisor *s)
         if (spawn(s, w, &err) != AU_OK) {
             snprintf(s->why, sizeof s->why, "%.1000s", err.message);
             w->started = now;
-            delay_start(w, now);
+            delay_start(s, w, now);
         }
     }
     pthread_mutex_unlock(&s->lock);
@@ -209,7 +209,7 @@ static bool reap_one(au_supervisor *s, burial *b, int *status)
         w->pidfd = -1;
         memcpy(b->id, w->id, sizeof b->id);
         b->loss = s->stopping ? AU_LOSS_INTERRUPTED : AU_LOSS_DEATH;
-        delay_start(w, au_mono_ms());
+        delay_start(s, w, au_mono_ms());
     }
     pthread_mutex_unlock(&s->lock);
     return found;
@@ -252,7 +252,7 @@ static void wait_for_work(au_supervisor *s)
 {
     struct pollfd fds[MAX_WORKERS + 1];
     nfds_t n = 1;
-    int64_t now = au_mono_ms(), wait = MAX_BACKOFF_MS;
+    int64_t now = au_mono_ms(), wait = LONGEST_SLEEP_MS;
     fds[0] = (struct pollfd){.fd = s->event, .events = POLLIN};
     pthread_mutex_lock(&s->lock);
     for (int i = 0; i < s->config.n_workers; i++) {

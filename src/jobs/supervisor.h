@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Starts worker processes (fork + exec of this binary), watches them, puts the job of a dead one
- * back at once, and restarts it with a back-off of 1 s, doubled and jittered, reset after a minute
- * of life. One thread. */
+ * back at once, and restarts it with a back-off (limits.restart_ms), doubled and jittered, reset
+ * after a minute of life. One thread. */
 #ifndef AU_JOBS_SUPERVISOR_H
 #define AU_JOBS_SUPERVISOR_H
 

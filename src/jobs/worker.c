@@ -26,7 +26,7 @@ static const char OOM_SCORE[] = "300"; /* the kernel ends a worker before the se
 
 void au_worker_config_init(au_worker_config *config)
 {
-    *config = (au_worker_config){.parent_fd = -1, .lower_priority = true};
+    *config = (au_worker_config){.parent_fd = -1, .lower_priority = true, .max_batch = 8};
     au_limits_init(&config->limits);
 }
 
@@ -163,49 +163,8 @@ done:
     return st;
 }
 
-/* ---- The engine thread
+/* ---- The two threads
  * ------------------------------------------------------------------------------- */
-
-/* Waits for a job; false: the end. */
-static bool next_job(au_worker *w)
-{
-    pthread_mutex_lock(&w->lock);
-    w->waiting = true;
-    w->next_look = 0;
-    pthread_cond_signal(&w->to_control);
-    while (!w->have_job && !w->ending)
-        pthread_cond_wait(&w->to_engine, &w->lock);
-    w->waiting = false;
-    bool got = w->have_job;
-    pthread_mutex_unlock(&w->lock);
-    return got;
-}
-
-static void job_is_over(au_worker *w)
-{
-    pthread_mutex_lock(&w->lock);
-    w->open_model = NULL;
-    for (size_t i = 0; i < w->config->n_models; i++) {
-        if (strcmp(w->model_names[i], w->job->model_name) == 0)
-            w->open_model = w->model_names[i]; /* outlives the job */
-    }
-    w->have_job = false;
-    w->job = NULL;
-    pthread_mutex_unlock(&w->lock);
-    au_arena_deinit(&w->arena);
-}
-
-static void run_jobs(au_worker *w, au_engine_cache *cache)
-{
-    while (next_job(w)) {
-        au_worker_run_job(w, cache);
-        job_is_over(w);
-    }
-    pthread_mutex_lock(&w->lock);
-    w->finished = true;
-    pthread_cond_signal(&w->to_control);
-    pthread_mutex_unlock(&w->lock);
-}
 
 static au_status run_threads(self *s, au_engine_cache *cache, au_err *err)
 {
@@ -221,7 +180,7 @@ static au_status run_threads(self *s, au_engine_cache *cache, au_err *err)
     pthread_condattr_destroy(&attr);
     int rc = pthread_create(&control, NULL, au_worker_control, w);
     if (rc == 0) {
-        run_jobs(w, cache);
+        au_worker_pool_run(w, cache);
         pthread_join(control, NULL);
     } else {
         st = au_fail_errno(err, rc, "cannot start the control thread");
@@ -274,7 +233,6 @@ au_status au_worker_run(const au_worker_config *config, au_err *err)
     AU_TRY(write_row(s, "starting", "", err));
     listed = true;
     AU_TRY(au_engine_cache_model(&cache, &s->w, s->w.model_names[0], &model, err));
-    s->w.open_model = s->w.model_names[0];
     AU_TRY(write_row(s, "ready", "", err));
     au_log(AU_LOG_INFO, "worker", "ready worker=%s pid=%d", s->w.id, (int)getpid());
     AU_TRY(run_threads(s, &cache, err));

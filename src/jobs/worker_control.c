@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* The control thread of a worker: everything that touches the database, and everything that happens
- * by time. It claims while the engine waits, renews the lease, looks for a cancel every 20 ms,
- * passes progress on at most four times a second, executes the writes that the engine asks for, and
- * watches for signals and the server's end. It never computes and never waits for the engine.
+ * by time. It tells the engine when a job waits that it could take, renews the leases, looks for
+ * cancels every 20 ms, passes progress on at most four times a second, executes what the engine
+ * asks for, and watches for signals and the server's end. It never computes and never waits for the
+ * engine. The list of jobs changes only while it executes what was asked for: it reads them without
+ * a lock.
  *
  * Signals: SIGTERM, SIGINT and SIGHUP are blocked in every thread of the worker and taken here. */
 #include <errno.h>
@@ -21,7 +23,6 @@ enum {
     LOOK_MS = 50,      /* an idle worker looks for a job: a read */
     PROGRESS_MS = 250, /* four a second */
     BUSY_TRIES = 5,
-    JOB_BYTES = 16 << 20,
 };
 
 static void log_failure(const char *what, const au_err *err)
@@ -46,11 +47,19 @@ static au_status transact(au_worker *w, au_db_durability durability, au_write_fn
     return st;
 }
 
+static au_status execute(au_worker *w, au_ask how, au_write_fn fn, void *arg, au_err *err)
+{
+    if (how == AU_ASK_READ)
+        return fn(w->db, arg, err);
+    return transact(w, how == AU_ASK_DURABLE ? AU_DB_DURABLE : AU_DB_RELAXED, fn, arg, err);
+}
+
 /* Executes what the engine thread asked for. */
 static void answer(au_worker *w)
 {
     pthread_mutex_lock(&w->lock);
     bool asking = w->asking;
+    au_ask how = w->ask_how;
     au_write_fn fn = w->ask_fn;
     void *arg = w->ask_arg;
     au_err *err = w->ask_err;
@@ -59,7 +68,7 @@ static void answer(au_worker *w)
         return;
     au_status st = AU_AGAIN;
     for (int i = 0; i < BUSY_TRIES && st == AU_AGAIN; i++)
-        st = transact(w, AU_DB_DURABLE, fn, arg, err);
+        st = execute(w, how, fn, arg, err);
     pthread_mutex_lock(&w->lock);
     w->ask_status = st;
     w->asking = false;
@@ -67,75 +76,108 @@ static void answer(au_worker *w)
     pthread_mutex_unlock(&w->lock);
 }
 
-/* ---- The job that runs
+/* ---- The jobs that run
  * ----------------------------------------------------------------------------- */
 
-static void stop_job(au_worker *w, au_worker_stop why)
+static void stop_job(au_worker_job *job, au_worker_stop why)
 {
     int none = AU_STOP_NO;
-    if (atomic_compare_exchange_strong(&w->stop, &none, (int)why))
-        au_log(AU_LOG_DEBUG, "worker", "job is left why=%d job=%s", (int)why, w->lease.job_id);
+    if (atomic_compare_exchange_strong(&job->stop, &none, (int)why))
+        au_log(AU_LOG_DEBUG, "worker", "job is left why=%d job=%s", (int)why, job->lease.job_id);
 }
 
-static void judge(au_worker *w, bool held, bool cancelling)
+static void judge(au_worker_job *job, bool held, bool cancelling)
 {
     if (!held)
-        stop_job(w, cancelling ? AU_STOP_CANCELLED : AU_STOP_LOST);
+        stop_job(job, cancelling ? AU_STOP_CANCELLED : AU_STOP_LOST);
 }
 
 typedef struct beat_arg {
     const au_worker *w;
-    bool held, cancelling;
+    bool working;
+    bool held[AU_WORKER_JOBS], cancelling[AU_WORKER_JOBS];
 } beat_arg;
 
 static au_status beat(au_db *db, void *arg, au_err *err)
 {
     beat_arg *a = arg;
-    au_status st =
-        au_job_heartbeat(db, &a->w->lease, &a->w->config->limits, &a->held, &a->cancelling, err);
-    if (st == AU_OK)
-        st = au_db_exec(db, NULL, err, "UPDATE workers SET seen_at = au_now_ms() WHERE id = ?1",
-                        "t", a->w->id);
+    au_status st = AU_OK;
+    for (size_t i = 0; i < a->w->n_jobs; i++)
+        AU_TRY(au_job_heartbeat(db, &a->w->jobs[i]->lease, &a->w->config->limits, a->working,
+                                &a->held[i], &a->cancelling[i], err));
+    AU_TRY(au_db_exec(db, NULL, err, "UPDATE workers SET seen_at = au_now_ms() WHERE id = ?1", "t",
+                      a->w->id));
+done:
     return st;
+}
+
+static void renew_leases(au_worker *w, int64_t now)
+{
+    au_err err = {0};
+    uint64_t units = atomic_load(&w->units);
+    beat_arg a = {.w = w, .working = units != w->units_seen};
+    w->next_heartbeat = now + w->config->limits.heartbeat_ms;
+    if (transact(w, AU_DB_RELAXED, beat, &a, &err) != AU_OK) {
+        w->next_heartbeat = now + w->config->limits.heartbeat_ms / 10;
+        log_failure("heartbeat failed", &err);
+        return;
+    }
+    w->units_seen = units;
+    for (size_t i = 0; i < w->n_jobs; i++)
+        judge(w->jobs[i], a.held[i], a.cancelling[i]);
+}
+
+static void look_for_cancels(au_worker *w, int64_t now)
+{
+    au_err err = {0};
+    w->next_check = now + w->config->limits.cancel_poll_ms;
+    for (size_t i = 0; i < w->n_jobs; i++) {
+        bool held, cancelling;
+        if (au_job_check(w->db, &w->jobs[i]->lease, &held, &cancelling, &err) == AU_OK)
+            judge(w->jobs[i], held, cancelling);
+        else
+            log_failure("cancel check failed", &err);
+    }
 }
 
 static au_status write_progress(au_db *db, void *arg, au_err *err)
 {
     au_worker *w = arg;
     bool held;
-    pthread_mutex_lock(&w->lock);
-    au_job_progress p = w->progress;
-    w->progress_new = false;
-    pthread_mutex_unlock(&w->lock);
-    return au_job_set_progress(db, &w->lease, &p, &held, err);
+    au_status st = AU_OK;
+    for (size_t i = 0; i < w->n_jobs; i++) {
+        au_worker_job *job = w->jobs[i];
+        pthread_mutex_lock(&w->lock);
+        bool news = job->progress_new;
+        au_job_progress p = job->progress;
+        job->progress_new = false;
+        pthread_mutex_unlock(&w->lock);
+        if (news)
+            AU_TRY(au_job_set_progress(db, &job->lease, &p, &held, err));
+    }
+done:
+    return st;
 }
 
-/* A failure here is tried again at the next turn: the lease outlasts several. */
-static void attend_job(au_worker *w, int64_t now)
+static bool has_progress(au_worker *w)
+{
+    bool news = false;
+    pthread_mutex_lock(&w->lock);
+    for (size_t i = 0; i < w->n_jobs; i++)
+        news = news || w->jobs[i]->progress_new;
+    pthread_mutex_unlock(&w->lock);
+    return news;
+}
+
+/* A failure here is tried again at the next turn: the leases outlast several. */
+static void attend_jobs(au_worker *w, int64_t now)
 {
     au_err err = {0};
-    if (now >= w->next_heartbeat) {
-        beat_arg a = {.w = w};
-        w->next_heartbeat = now + w->config->limits.heartbeat_ms;
-        if (transact(w, AU_DB_RELAXED, beat, &a, &err) == AU_OK) {
-            judge(w, a.held, a.cancelling);
-        } else {
-            w->next_heartbeat = now + w->config->limits.heartbeat_ms / 10;
-            log_failure("heartbeat failed", &err);
-        }
-    }
-    if (now >= w->next_check) {
-        bool held, cancelling;
-        w->next_check = now + w->config->limits.cancel_poll_ms;
-        if (au_job_check(w->db, &w->lease, &held, &cancelling, &err) == AU_OK)
-            judge(w, held, cancelling);
-        else
-            log_failure("cancel check failed", &err);
-    }
-    pthread_mutex_lock(&w->lock);
-    bool progress = w->progress_new;
-    pthread_mutex_unlock(&w->lock);
-    if (progress && now >= w->next_progress) {
+    if (now >= w->next_heartbeat)
+        renew_leases(w, now);
+    if (now >= w->next_check)
+        look_for_cancels(w, now);
+    if (now >= w->next_progress && has_progress(w)) {
         w->next_progress = now + PROGRESS_MS;
         if (transact(w, AU_DB_RELAXED, write_progress, w, &err) != AU_OK)
             log_failure("progress is not written", &err);
@@ -145,63 +187,22 @@ static void attend_job(au_worker *w, int64_t now)
 /* ---- The next job
  * ------------------------------------------------------------------------------------ */
 
-typedef struct claim_arg {
-    au_worker *w;
-    const char *open_model;
-    au_lease lease;
-    au_job *job;
-    bool claimed;
-} claim_arg;
-
-static au_status claim(au_db *db, void *arg, au_err *err)
-{
-    claim_arg *a = arg;
-    const au_worker_config *c = a->w->config;
-    au_status st = AU_OK;
-    AU_TRY(au_job_claim(db, a->w->id, a->w->model_names, c->n_models, a->open_model, &c->limits,
-                        &a->lease, &a->claimed, err));
-    if (a->claimed)
-        AU_TRY(au_job_get(db, &a->w->arena, a->lease.job_id, &a->job, err));
-done:
-    return st;
-}
-
+/* The engine takes it: only that knows what there is room for. */
 static void look_for_job(au_worker *w, int64_t now)
 {
-    claim_arg a = {.w = w};
     bool waiting = false;
     au_err err = {0};
-    au_status st = AU_OK;
     w->next_look = now + LOOK_MS;
-    AU_TRY(au_job_peek(w->db, w->model_names, w->config->n_models, &waiting, &err));
-    if (waiting) {
-        pthread_mutex_lock(&w->lock);
-        a.open_model = w->open_model; /* the engine waits: it stays */
-        pthread_mutex_unlock(&w->lock);
-        au_arena_init(&w->arena, JOB_BYTES);
-        AU_TRY(transact(w, AU_DB_RELAXED, claim, &a, &err));
-    }
-done:
+    au_status st = au_job_peek(w->db, w->model_names, w->config->n_models, &waiting, &err);
     if (st != AU_OK && st != AU_AGAIN)
         log_failure("looking for a job failed", &err);
-    w->next_heartbeat = now + w->config->limits.heartbeat_ms;
-    w->next_check = w->next_progress = now;
+    if (!waiting)
+        return;
     pthread_mutex_lock(&w->lock);
-    if (st == AU_OK && a.claimed) {
-        atomic_store(&w->stop, AU_STOP_NO);
-        w->lease = a.lease;
-        w->job = a.job;
-        w->have_job = true;
-        w->progress_new = false;
-        w->ending = w->ending || w->config->once;
-        pthread_cond_signal(&w->to_engine);
-    } else if (w->config->once && st == AU_OK) {
-        w->ending = true; /* none waits */
-        pthread_cond_signal(&w->to_engine);
-    }
+    w->waits = true;
+    w->wants = false;
+    pthread_cond_signal(&w->to_engine);
     pthread_mutex_unlock(&w->lock);
-    if (waiting && !(st == AU_OK && a.claimed))
-        au_arena_deinit(&w->arena);
 }
 
 /* ---- Ends
@@ -234,31 +235,27 @@ static void watch_for_end(au_worker *w, int64_t now)
         return;
     pthread_mutex_lock(&w->lock);
     w->ending = true;
-    bool busy = w->have_job;
     pthread_cond_signal(&w->to_engine);
     pthread_mutex_unlock(&w->lock);
-    if (busy && gone)
-        stop_job(w, AU_STOP_SERVER_GONE);
-    else if (busy && now >= w->hand_back_at)
-        stop_job(w, AU_STOP_HAND_BACK);
+    if (!gone && now < w->hand_back_at)
+        return;
+    for (size_t i = 0; i < w->n_jobs; i++)
+        stop_job(w->jobs[i], gone ? AU_STOP_SERVER_GONE : AU_STOP_HAND_BACK);
 }
 
 /* Sleeps until the engine asks for something or the next check is due. */
 static void sleep_a_little(au_worker *w)
 {
     struct timespec until;
-    pthread_mutex_lock(&w->lock);
-    int64_t ms = w->have_job ? w->config->limits.cancel_poll_ms : LOOK_MS;
+    int64_t ms = w->n_jobs > 0 ? w->config->limits.cancel_poll_ms : LOOK_MS;
     clock_gettime(CLOCK_MONOTONIC, &until);
     int64_t ns = until.tv_nsec + ms % 1000 * 1000000;
     until.tv_sec += ms / 1000 + ns / 1000000000;
     until.tv_nsec = ns % 1000000000;
-    bool waited_for = w->waiting && !w->have_job && !w->ending && w->next_look == 0;
+    pthread_mutex_lock(&w->lock);
     int rc = 0;
-    while (!w->asking && !w->finished && !waited_for && rc == 0) {
+    while (!w->asking && !w->finished && rc == 0)
         rc = pthread_cond_timedwait(&w->to_control, &w->lock, &until);
-        waited_for = w->waiting && !w->have_job && !w->ending;
-    }
     pthread_mutex_unlock(&w->lock);
 }
 
@@ -271,21 +268,21 @@ void *au_worker_control(void *arg)
         int64_t now = au_mono_ms();
         watch_for_end(w, now);
         pthread_mutex_lock(&w->lock);
-        bool finished = w->finished, have_job = w->have_job;
-        bool look = w->waiting && !have_job && !w->ending && now >= w->next_look;
+        bool finished = w->finished, look = w->wants && !w->ending && now >= w->next_look;
         pthread_mutex_unlock(&w->lock);
         if (finished)
             return NULL;
-        if (have_job)
-            attend_job(w, now);
-        else if (look)
+        if (w->n_jobs > 0)
+            attend_jobs(w, now);
+        if (look)
             look_for_job(w, now);
     }
 }
 
-au_status au_worker_ask(au_worker *w, au_write_fn fn, void *arg, au_err *err)
+au_status au_worker_ask(au_worker *w, au_ask how, au_write_fn fn, void *arg, au_err *err)
 {
     pthread_mutex_lock(&w->lock);
+    w->ask_how = how;
     w->ask_fn = fn;
     w->ask_arg = arg;
     w->ask_err = err;

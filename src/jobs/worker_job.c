@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* One job on the engine thread: opens model and adapters, runs the rows of the missing samples in
- * one request, stores and commits each clip as it is finished, and reports the end. Whatever stops
- * it, the state in the database decides what is done: cancelling is cleaned, a lost lease is left
- * alone, a held job is completed, failed or handed back.
+/* One job of the engine thread's pool: opens model and adapters, makes a row of each missing
+ * sample, adds their progress up, and stores and commits each clip as it is finished. What fails
+ * here is this job, never its neighbours in the session.
  *
  * A clip's way: encode, announce its key, put the object, commit the row. The object is removed
  * again if the commit finds the lease gone. */
@@ -21,33 +20,15 @@
 
 enum {
     MAX_RECIPE_BYTES = 1 << 20,
-    MIN_ETA_STEPS = 3, /* before that the rate is not known */
-    REPORT_PAUSE_MS = 200,
+    MIN_ETA_STEPS = 3,     /* before that the rate is not known */
+    RATE_WINDOW_MS = 3000, /* at least so long is the rate measured, once the job is so old */
 };
-static const double MAX_DURATION_S = 300; /* the server has checked its own limit */
-static const double ALMOST_DONE = 99.9;   /* 100 comes with the last commit */
-
-typedef struct run {
-    au_worker *w;
-    const au_job *job;
-    au_model *model;
-    au_params params;
-    char *params_json; /* owned */
-    au_format format;
-    const au_job_sample **missing; /* [n_rows]; owned array */
-    au_row *rows;                  /* [n_rows]; owned */
-    au_adapter **adapters;         /* [n_rows]; owned references */
-    size_t n_rows;
-    double floor; /* share of the samples that were there before */
-    int64_t began;
-    bool completed;
-    const char *type; /* of the problem, where a step knows better than the status */
-} run;
+static const double ALMOST_DONE = 99.9; /* 100 comes with the last commit */
 
 /* ---- Preparing
  * ------------------------------------------------------------------------------------------ */
 
-static au_status prepare_row(run *r, size_t i, au_engine_cache *cache, au_err *err)
+static au_status prepare_row(au_worker_job *r, size_t i, au_engine_cache *cache, au_err *err)
 {
     const au_job_sample *s = r->missing[i];
     au_status st = AU_OK;
@@ -68,7 +49,7 @@ done:
     return st;
 }
 
-static au_status prepare(run *r, au_engine_cache *cache, au_err *err)
+static au_status prepare(au_worker_job *r, au_engine_cache *cache, au_err *err)
 {
     const au_job *job = r->job;
     au_status st = AU_OK;
@@ -88,9 +69,12 @@ static au_status prepare(run *r, au_engine_cache *cache, au_err *err)
     AU_TRY(au_calloc(&r->missing, job->n_samples, sizeof *r->missing, err));
     AU_TRY(au_calloc(&r->rows, job->n_samples, sizeof *r->rows, err));
     AU_TRY(au_calloc(&r->adapters, job->n_samples, sizeof *r->adapters, err));
+    AU_TRY(au_calloc(&r->places, job->n_samples, sizeof *r->places, err));
     for (size_t i = 0; i < job->n_samples; i++) {
-        if (!job->samples[i].sample_id)
-            r->missing[r->n_rows++] = &job->samples[i];
+        if (job->samples[i].sample_id)
+            continue;
+        r->places[r->n_rows] = (au_worker_place){.job = r, .index = r->n_rows};
+        r->missing[r->n_rows++] = &job->samples[i];
     }
     AU_FAIL_IF(r->n_rows == 0, AU_INTERNAL, "job %s misses no sample", job->id);
     r->floor = (double)job->n_completed / (double)job->n_samples;
@@ -100,26 +84,59 @@ done:
     return st;
 }
 
-static void run_deinit(run *r)
+void au_worker_job_prepare(au_worker_job *job, au_engine_cache *cache)
 {
-    for (size_t i = 0; r->adapters && i < r->n_rows; i++) {
-        if (r->adapters[i])
-            au_adapter_unref(&r->adapters[i]);
+    job->began = au_mono_ms();
+    job->status = prepare(job, cache, &job->err);
+}
+
+void au_worker_job_deinit(au_worker_job *job)
+{
+    for (size_t i = 0; job->adapters && i < job->n_rows; i++) {
+        if (job->adapters[i])
+            au_adapter_unref(&job->adapters[i]);
     }
-    free(r->adapters);
-    free(r->rows);
-    free(r->missing);
-    free(r->params_json);
+    free(job->adapters);
+    free(job->places);
+    free(job->rows);
+    free(job->missing);
+    free(job->params_json);
+}
+
+bool au_worker_job_fits(const au_job *job, const au_session *session)
+{
+    au_params params;
+    au_row row = {.size = sizeof row,
+                  .prompt = job->prompt_text,
+                  .negative = job->negative_text,
+                  .params = &params};
+    if (au_params_from_json(&params, job->params, NULL) != AU_OK)
+        return true; /* it will fail of that */
+    return au_session_fits(session, &row, NULL) != AU_AGAIN;
+}
+
+bool au_worker_job_is_over(const au_worker_job *job)
+{
+    return job->live == 0 && (job->completed || job->status != AU_OK || atomic_load(&job->stop) ||
+                              job->next == job->n_rows);
 }
 
 /* ---- Callbacks of the engine
  * ------------------------------------------------------------------------------ */
 
-static bool on_cancelled(void *user, size_t row)
+bool au_worker_place_cancelled(void *user, void *tag)
 {
-    run *r = user;
-    (void)row;
-    return atomic_load_explicit(&r->w->stop, memory_order_relaxed) != AU_STOP_NO;
+    const au_worker_place *row = tag;
+    (void)user;
+    return row->job->status != AU_OK ||
+           atomic_load_explicit(&row->job->stop, memory_order_relaxed) != AU_STOP_NO;
+}
+
+void au_worker_place_left(void *user, void *tag)
+{
+    au_worker_place *row = tag;
+    (void)user;
+    row->job->live--;
 }
 
 static const char *stage_name(au_stage s)
@@ -127,26 +144,51 @@ static const char *stage_name(au_stage s)
     return s == AU_STAGE_TEXT ? "text" : s == AU_STAGE_DECODE ? "decode" : "codec";
 }
 
-static void on_progress(void *user, const au_progress *p)
+/* By the rate of the last seconds: it changes as other jobs come and go. -1: not known. */
+static int64_t estimate_ms(au_worker_job *job, double share)
 {
-    run *r = user;
-    au_worker *w = r->w;
-    double percent = 100 * (r->floor + (1 - r->floor) * p->fraction);
-    int64_t eta_ms = -1;
-    if (p->step >= MIN_ETA_STEPS && p->fraction > 0)
-        eta_ms = (int64_t)((double)(au_mono_ms() - r->began) * (1 - p->fraction) / p->fraction);
+    int64_t now = au_mono_ms();
+    if (job->mark_ms[0] == 0) {
+        job->mark_ms[0] = job->mark_ms[1] = job->began;
+    } else if (now - job->mark_ms[1] >= RATE_WINDOW_MS) {
+        job->mark_ms[0] = job->mark_ms[1];
+        job->mark_share[0] = job->mark_share[1];
+        job->mark_ms[1] = now;
+        job->mark_share[1] = share;
+    }
+    double done = share - job->mark_share[0];
+    return done > 0 ? (int64_t)((double)(now - job->mark_ms[0]) * (1 - share) / done) : -1;
+}
+
+void au_worker_place_progress(void *user, void *tag, const au_row_progress *p)
+{
+    au_worker *w = user;
+    au_worker_place *row = tag;
+    au_worker_job *job = row->job;
+    double share = 0;
+    uint64_t step = 0;
+    row->fraction = p->fraction;
+    row->step = p->step;
+    for (size_t i = 0; i < job->n_rows; i++) {
+        share += job->places[i].fraction / (double)job->n_rows;
+        step += job->places[i].step;
+    }
+    double percent = 100 * (job->floor + (1 - job->floor) * share);
+    int64_t eta_ms = step >= MIN_ETA_STEPS ? estimate_ms(job, share) : -1;
     pthread_mutex_lock(&w->lock);
-    w->progress = (au_job_progress){.percent = percent < ALMOST_DONE ? percent : ALMOST_DONE,
-                                    .stage = stage_name(p->stage),
-                                    .step = (int64_t)p->step,
-                                    .steps = (int64_t)p->steps,
-                                    .eta_ms = eta_ms};
-    w->progress_new = true;
+    job->progress = (au_job_progress){.percent = percent < ALMOST_DONE ? percent : ALMOST_DONE,
+                                      .stage = stage_name(p->stage),
+                                      .step = (int64_t)step,
+                                      /* rows of a job are equally long */
+                                      .steps = (int64_t)(p->steps * job->n_rows),
+                                      .eta_ms = eta_ms};
+    job->progress_new = true;
     pthread_mutex_unlock(&w->lock);
 }
 
 /* Everything needed to make this sample again, as one JSON object; owned by the caller. */
-static au_status recipe_json(char **out, const run *r, const au_job_sample *s, au_err *err)
+static au_status recipe_json(char **out, const au_worker_job *r, const au_job_sample *s,
+                             au_err *err)
 {
     const au_job *job = r->job;
     json_t *params = NULL, *adapter = NULL, *j = NULL;
@@ -200,17 +242,17 @@ static au_status drop_upload(au_db *db, void *arg, au_err *err)
 }
 
 /* Stores the object and commits its row. AU_CANCELLED: the lease is gone, nothing is left. */
-static au_status store_clip(run *r, const au_sample_new *s, const void *file, au_err *err)
+static au_status store_clip(au_worker_job *r, const au_sample_new *s, const void *file, au_err *err)
 {
-    clip_write c = {.lease = &r->w->lease, .sample = s};
+    clip_write c = {.lease = &r->lease, .sample = s};
     bool announced = false;
     au_status st = AU_OK;
     r->type = "storage";
-    AU_TRY(au_worker_ask(r->w, announce, &c, err));
+    AU_TRY(au_worker_ask(r->w, AU_ASK_DURABLE, announce, &c, err));
     AU_FAIL_IF(!c.held, AU_CANCELLED, "the job is no longer this worker's");
     announced = true;
     AU_TRY(au_store_put(r->w->store, s->store_key, file, (size_t)s->bytes, err));
-    AU_TRY(au_worker_ask(r->w, commit, &c, err));
+    AU_TRY(au_worker_ask(r->w, AU_ASK_DURABLE, commit, &c, err));
     AU_FAIL_IF(!c.held, AU_CANCELLED, "the job is no longer this worker's");
     announced = false;
     r->completed = r->completed || c.completed;
@@ -220,15 +262,14 @@ done:
      * by the janitor. */
     if (announced && st == AU_CANCELLED) {
         if (au_store_delete(r->w->store, s->store_key, NULL) != AU_OK ||
-            au_worker_ask(r->w, drop_upload, &c, NULL) != AU_OK)
+            au_worker_ask(r->w, AU_ASK_DURABLE, drop_upload, &c, NULL) != AU_OK)
             au_log(AU_LOG_WARN, "worker", "object is left to the janitor key=%s", s->store_key);
     }
     return st;
 }
 
-static au_status on_audio(void *user, size_t row, const au_audio *audio, au_err *err)
+static au_status keep_clip(au_worker_job *r, size_t row, const au_audio *audio, au_err *err)
 {
-    run *r = user;
     const au_job_sample *s = r->missing[row];
     const au_job *job = r->job;
     char id[AU_UUID_TEXT], key[AU_STORE_KEY];
@@ -278,144 +319,17 @@ done:
     return st;
 }
 
-/* ---- The end
- * ------------------------------------------------------------------------------------------------
- */
-
-typedef struct ending {
-    au_worker *w;
-    au_worker_stop stop;
-    const char *type, *detail;
-    bool retryable;
-    au_arena *arena;
-    char **keys;
-    size_t n_keys;
-    bool held, cancelling;
-    au_job_state state;
-} ending;
-
-/* Decides by the state of the job now; see the top of the file. */
-static au_status settle(au_db *db, void *arg, au_err *err)
+au_status au_worker_place_audio(void *user, void *tag, const au_audio *audio, au_err *err)
 {
-    ending *e = arg;
-    const au_lease *lease = &e->w->lease;
-    const au_limits *limits = &e->w->config->limits;
-    au_status st = AU_OK;
-    AU_TRY(au_job_check(db, lease, &e->held, &e->cancelling, err));
-    if (e->cancelling)
-        AU_TRY(au_job_clean_begin(db, e->arena, lease->job_id, lease->token, &e->keys, &e->n_keys,
-                                  &e->cancelling, err));
-    else if (e->held && (e->stop == AU_STOP_HAND_BACK || e->stop == AU_STOP_SERVER_GONE))
-        AU_TRY(au_job_hand_back(db, lease, e->stop == AU_STOP_SERVER_GONE, limits, &e->held, err));
-    else if (e->held)
-        AU_TRY(au_job_fail(db, lease, e->type, e->detail, e->retryable, limits, &e->held, &e->state,
-                           err));
-done:
-    return st;
-}
-
-static au_status clean_end(au_db *db, void *arg, au_err *err)
-{
-    ending *e = arg;
-    return au_job_clean_end(db, e->w->lease.job_id, e->w->lease.token, &e->held, err);
-}
-
-static au_status clean_up(ending *e, au_err *err)
-{
-    au_status st = AU_OK;
-    for (size_t i = 0; i < e->n_keys; i++)
-        AU_TRY(au_store_delete(e->w->store, e->keys[i], err));
-    AU_TRY(au_worker_ask(e->w, clean_end, e, err));
-done:
-    return st;
-}
-
-/* Until it is on record, or the lease would have run out anyway: then the janitor finds the job. */
-static void report_end(ending *e)
-{
-    int64_t give_up = au_mono_ms() + e->w->config->limits.lease_ms;
-    au_err err = {0};
-    au_status st;
-    do {
-        au_arena_deinit(e->arena);
-        st = au_worker_ask(e->w, settle, e, &err);
-        if (st == AU_OK && e->cancelling)
-            st = clean_up(e, &err);
-        if (st == AU_OK)
-            return;
-        au_log(AU_LOG_ERROR, "worker", "end of the job is not recorded yet job=%s detail=%s",
-               e->w->lease.job_id, au_log_quote((char[512]){0}, 512, err.message));
-        au_sleep_ms(REPORT_PAUSE_MS);
-    } while (au_mono_ms() < give_up);
-}
-
-static const char *type_of(au_status st)
-{
-    switch (st) {
-    case AU_NOMEM:
-        return "out-of-memory";
-    case AU_IO:
-    case AU_NOSPACE:
-    case AU_AGAIN:
-        return "storage";
-    case AU_INVALID:
-    case AU_UNSUPPORTED:
-    case AU_LIMIT:
-        return "invalid-job";
-    default:
-        return "model-error";
-    }
-}
-
-/* What another try may mend. */
-static bool is_retryable(au_status st)
-{
-    return st == AU_NOMEM || st == AU_IO || st == AU_NOSPACE || st == AU_AGAIN;
-}
-
-static void finish(run *r, au_status st, const au_err *err)
-{
-    au_worker *w = r->w;
-    au_arena arena;
-    if (r->completed) {
-        au_log(AU_LOG_INFO, "worker", "job completed samples=%zu ms=%lld", r->job->n_samples,
-               (long long)(au_mono_ms() - r->began));
-        return;
-    }
-    au_arena_init(&arena, 1 << 20);
-    ending e = {.w = w,
-                .stop = (au_worker_stop)atomic_load(&w->stop),
-                .type = r->type ? r->type : type_of(st),
-                .detail = st == AU_OK ? "samples are missing at the end" : err->message,
-                .retryable = is_retryable(st),
-                .arena = &arena};
-    report_end(&e);
-    au_log(AU_LOG_INFO, "worker", "job ended status=%s detail=%s", au_status_text(st),
-           au_log_quote((char[512]){0}, 512, e.detail));
-    au_arena_deinit(&arena);
-}
-
-void au_worker_run_job(au_worker *w, au_engine_cache *cache)
-{
-    run r = {.w = w, .job = w->job, .began = au_mono_ms()};
-    au_err error = {0}, *err = &error;
-    au_status st = AU_OK;
-    au_log_context("job", w->job->id);
-    AU_TRY(prepare(&r, cache, err));
-    r.began = au_mono_ms();
-    au_request request = {.size = sizeof request,
-                          .model = r.model,
-                          .rows = r.rows,
-                          .n_rows = r.n_rows,
-                          .memory_bytes = w->config->session_memory,
-                          .max_duration_s = MAX_DURATION_S,
-                          .user = &r,
-                          .cancelled = on_cancelled,
-                          .on_progress = on_progress,
-                          .on_audio = on_audio};
-    AU_TRY(au_generate(&request, err));
-done:
-    finish(&r, st, err);
-    run_deinit(&r);
+    au_worker_place *row = tag;
+    au_worker_job *job = row->job;
+    (void)user;
+    (void)err;
+    job->live--;
+    if (job->status != AU_OK)
+        return AU_OK;
+    au_log_context("job", job->lease.job_id);
+    job->status = keep_clip(job, row->index, audio, &job->err);
     au_log_context("job", NULL);
+    return AU_OK;
 }

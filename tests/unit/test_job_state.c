@@ -166,7 +166,7 @@ static void test_run_to_the_end(void **state)
     au_lease lease;
     bool held, cancelling;
     assert_true(claim_as(f, W1, &lease));
-    TX(au_job_heartbeat(f->db, &lease, &f->limits, &held, &cancelling, &f->err));
+    TX(au_job_heartbeat(f->db, &lease, &f->limits, false, &held, &cancelling, &f->err));
     assert_true(held && !cancelling);
     au_job_progress p = {.percent = 30, .stage = "decode", .step = 3, .steps = 10, .eta_ms = 100};
     TX(au_job_set_progress(f->db, &lease, &p, &held, &f->err));
@@ -263,7 +263,7 @@ static void test_cancel(void **state)
     }
     OK(au_job_check(f->db, &lease, &held, &cancelling, &f->err));
     assert_true(!held && cancelling);
-    TX(au_job_heartbeat(f->db, &lease, &f->limits, &held, &cancelling, &f->err));
+    TX(au_job_heartbeat(f->db, &lease, &f->limits, false, &held, &cancelling, &f->err));
     assert_true(!held && cancelling);
     assert_false(make_sample(f, &lease, 0, 1));
     au_job_progress p = {.percent = 99, .stage = "codec"};
@@ -424,7 +424,7 @@ static void test_old_token(void **state)
                        .recipe = "{}"};
     TX(au_job_commit_sample(f->db, &old, &s, &held, &completed, &f->err));
     assert_true(!held && !completed);
-    TX(au_job_heartbeat(f->db, &old, &f->limits, &held, &cancelling, &f->err));
+    TX(au_job_heartbeat(f->db, &old, &f->limits, false, &held, &cancelling, &f->err));
     assert_true(!held && !cancelling);
     TX(au_upload_begin(f->db, &old, "samples/aa/x.wav", &held, &f->err));
     assert_false(held);

@@ -434,6 +434,231 @@ static void test_lost_lease(void **state)
     close(fds[0]);
 }
 
+/* ---- Several jobs at once
+ * ------------------------------------------------------------------------------------------ */
+
+/* A job of one sample that takes minutes. */
+static void submit_long(bench *b, const char *model, int priority, char id[AU_UUID_TEXT])
+{
+    fixture *f = &b->f;
+    au_params params;
+    char *text;
+    au_params_init(&params, sizeof params);
+    params.duration_s = 200;
+    OK(au_params_json(&params, &text, &f->err));
+    au_job_new job = model_job(b);
+    job.params = text;
+    job.priority = priority;
+    if (model)
+        job.model_name = model;
+    submit(f, &job, id);
+    free(text);
+}
+
+/* Until a job has begun and so many more steps of it are on record. */
+static void await_steps(fixture *f, const char *id, int64_t more)
+{
+    while (look(f, id)->state == AU_JOB_QUEUED)
+        au_sleep_ms(5);
+    int64_t until = look(f, id)->step + more;
+    while (look(f, id)->step < until) {
+        assert_int_equal(look(f, id)->state, AU_JOB_PROCESSING);
+        au_sleep_ms(5);
+    }
+}
+
+static void cancel(fixture *f, const char *id)
+{
+    au_cancel_result result;
+    au_job_state now;
+    TX(au_job_cancel(f->db, id, &result, &now, &f->err));
+    while (look(f, id)->state == AU_JOB_CANCELLING)
+        au_sleep_ms(5);
+    assert_int_equal(look(f, id)->state, AU_JOB_CANCELLED);
+}
+
+/* Jobs of other lengths, texts, adapters and parameters run side by side, some are cancelled: each
+ * sample has the bytes of a run on its own. */
+static void test_jobs_share_a_session(void **state)
+{
+    enum { KINDS = 8, ROUNDS = 5 };
+    bench *b = *state;
+    fixture *f = &b->f;
+    char solo[KINDS][AU_SHA256_TEXT], ids[KINDS * ROUNDS][AU_UUID_TEXT], busy[AU_UUID_TEXT],
+        *params[KINDS];
+    au_job_new jobs[KINDS];
+    au_job_variant variants[KINDS];
+    au_adapter_row *adapter;
+    au_sample *sample;
+    running r;
+    int fds[2], cancelled = 0;
+    scan(b, b->adapter_dir);
+    OK(au_adapter_row_by_name(f->db, &f->arena, "plain", &adapter, &f->err));
+    for (int i = 0; i < KINDS; i++) {
+        au_params p;
+        au_params_init(&p, sizeof p);
+        p.duration_s = 0.1 + 0.15 * i;
+        p.guidance = i % 3 == 2 ? 1 : 3;
+        OK(au_params_json(&p, &params[i], &f->err));
+        jobs[i] = model_job(b);
+        jobs[i].params = params[i];
+        jobs[i].prompt_text = i % 2 ? "a slow waltz" : "loud guitars";
+        jobs[i].seed = (uint64_t)i / 2;
+        variants[i] = (au_job_variant){i % 4 ? adapter->id : NULL, 0.25 * (i % 4) + 0.25};
+        jobs[i].variants = &variants[i];
+        jobs[i].n_variants = 1;
+        submit(f, &jobs[i], ids[i]);
+        work_once(b);
+        OK(au_sample_get(f->db, &f->arena, look(f, ids[i])->samples[0].sample_id, &sample,
+                         &f->err));
+        snprintf(solo[i], sizeof solo[i], "%s", sample->sha256);
+    }
+    assert_int_equal(pipe(fds), 0);
+    begin_worker(b, &r, fds[0]);
+    submit_long(b, NULL, 0, busy);
+    await_steps(f, busy, 1);
+    for (int i = 0; i < KINDS * ROUNDS; i++) {
+        submit(f, &jobs[i % KINDS], ids[i]);
+        if (i % 5 == 3) {
+            au_cancel_result result;
+            au_job_state now;
+            TX(au_job_cancel(f->db, ids[i - i % 3], &result, &now, &f->err));
+            cancelled += result != AU_CANCEL_TOO_LATE;
+        }
+    }
+    for (int i = 0; i < KINDS * ROUNDS; i++) {
+        while (!au_job_state_is_final(look(f, ids[i])->state))
+            au_sleep_ms(5);
+        const au_job *j = look(f, ids[i]);
+        if (j->state == AU_JOB_CANCELLED) {
+            cancelled--;
+            continue;
+        }
+        if (j->state != AU_JOB_COMPLETED)
+            fail_msg("%s", j->error);
+        OK(au_sample_get(f->db, &f->arena, j->samples[0].sample_id, &sample, &f->err));
+        assert_string_equal(sample->sha256, solo[i % KINDS]);
+        check_object(f, sample);
+    }
+    assert_int_equal(cancelled, 0);
+    /* All of them passed by a job that is still at work. */
+    await_steps(f, busy, 1);
+    cancel(f, busy);
+    close(fds[1]);
+    end_worker(f, &r);
+    close(fds[0]);
+    assert_int_equal(count(f, "SELECT COUNT(*) FROM uploads"), 0);
+    assert_int_equal(objects(f),
+                     (int)count(f, "SELECT COUNT(*) FROM samples") +
+                         2 * (int)count(f, "SELECT COUNT(*) FROM adapters WHERE status = 'ready'"));
+    for (int i = 0; i < KINDS; i++)
+        free(params[i]);
+}
+
+/* A job that must run alone waits until the session is empty, and nobody joins it; those behind it
+ * wait, too. */
+static void test_alone(void **state)
+{
+    bench *b = *state;
+    fixture *f = &b->f;
+    char first[AU_UUID_TEXT], alone[AU_UUID_TEXT], last[AU_UUID_TEXT];
+    running r;
+    int fds[2];
+    assert_int_equal(pipe(fds), 0);
+    submit_long(b, NULL, 0, first);
+    begin_worker(b, &r, fds[0]);
+    await_steps(f, first, 1);
+    submit_long(b, NULL, 0, alone);
+    await_steps(f, alone, 1); /* it joined; a death marks it */
+    bool changed;
+    TX(au_job_lose(f->db, alone, look(f, alone)->lease_token, AU_LOSS_DEATH, "test", &f->limits,
+                   &changed, &f->err));
+    assert_true(changed);
+    submit_long(b, NULL, 0, last);
+    await_steps(f, first, 200);
+    assert_int_equal(look(f, alone)->state, AU_JOB_QUEUED);
+    assert_int_equal(look(f, last)->state, AU_JOB_QUEUED);
+    cancel(f, first);
+    await_steps(f, alone, 200);
+    assert_int_equal(look(f, last)->state, AU_JOB_QUEUED);
+    cancel(f, alone);
+    await_steps(f, last, 1);
+    cancel(f, last);
+    close(fds[1]);
+    end_worker(f, &r);
+    close(fds[0]);
+}
+
+/* A job for another model that is due first is not starved by jobs that would fit. */
+static void test_other_model_is_not_starved(void **state)
+{
+    bench *b = *state;
+    fixture *f = &b->f;
+    char first[AU_UUID_TEXT], other[AU_UUID_TEXT], last[AU_UUID_TEXT];
+    running r = {.model = {.dir = b->model_dir}};
+    const au_model_spec models[] = {{.dir = b->model_dir, .name = "one"},
+                                    {.dir = b->model_dir, .name = "two"}};
+    int fds[2];
+    assert_int_equal(pipe(fds), 0);
+    r.config = worker_config(b, models);
+    r.config.n_models = 2;
+    r.config.parent_fd = fds[0];
+    submit_long(b, "one", 0, first);
+    assert_int_equal(pthread_create(&r.thread, NULL, run_worker, &r), 0);
+    await_steps(f, first, 1);
+    submit_long(b, "two", 50, other);
+    submit_long(b, "one", 0, last);
+    await_steps(f, first, 200);
+    assert_int_equal(look(f, other)->state, AU_JOB_QUEUED);
+    assert_int_equal(look(f, last)->state, AU_JOB_QUEUED);
+    cancel(f, first);
+    while (look(f, other)->state == AU_JOB_QUEUED)
+        au_sleep_ms(5);
+    assert_int_equal(look(f, last)->state, AU_JOB_QUEUED);
+    await_steps(f, other, 1);
+    cancel(f, other);
+    await_steps(f, last, 1);
+    cancel(f, last);
+    close(fds[1]);
+    end_worker(f, &r);
+    close(fds[0]);
+}
+
+/* One at a time when asked for, or when memory is for one; all are handed back together. */
+static void test_room(void **state)
+{
+    bench *b = *state;
+    fixture *f = &b->f;
+    for (int i = 0; i < 3; i++) {
+        char first[AU_UUID_TEXT], second[AU_UUID_TEXT];
+        running r = {.model = {.dir = b->model_dir}};
+        r.config = worker_config(b, &r.model);
+        r.config.limits.shutdown_grace_ms = 0;
+        if (i == 0)
+            r.config.max_batch = 1;
+        else if (i == 1)
+            r.config.session_memory = 16 << 20; /* of 200 s with guidance: less than two rows */
+        submit_long(b, NULL, 0, first);
+        submit_long(b, NULL, 0, second);
+        assert_int_equal(pthread_create(&r.thread, NULL, run_worker, &r), 0);
+        await_steps(f, first, 200);
+        if (i < 2)
+            assert_int_equal(look(f, second)->state, AU_JOB_QUEUED);
+        else
+            await_steps(f, second, 1);
+        kill(getpid(), SIGTERM);
+        end_worker(f, &r);
+        const char *const ids[] = {first, second};
+        for (int k = 0; k < 2; k++) {
+            au_cancel_result result;
+            au_job_state now;
+            assert_int_equal(look(f, ids[k])->state, AU_JOB_QUEUED);
+            assert_int_equal(look(f, ids[k])->attempt, 0);
+            TX(au_job_cancel(f->db, ids[k], &result, &now, &f->err));
+        }
+    }
+}
+
 static void test_bad_model(void **state)
 {
     bench *b = *state;
@@ -466,6 +691,10 @@ int main(void)
         T(test_server_gone_hands_back),
         T(test_signal_hands_back),
         T(test_lost_lease),
+        T(test_jobs_share_a_session),
+        T(test_alone),
+        T(test_other_model_is_not_starved),
+        T(test_room),
         T(test_bad_model),
     };
     return cmocka_run_group_tests_name("worker", tests, NULL, NULL);
