@@ -65,6 +65,7 @@ bench: all
 	@python3 bench/bench_http.py $(BUILD)
 	@python3 bench/compare_transformers.py $(BUILD)
 	@python3 bench/ranges.py $(BUILD)
+	@python3 bench/jobs.py $(BUILD)
 
 canary: all
 	@AULOS_BIN=$(abspath $(BUILD))/aulos AULOS_CANARY_JOBS=$${CANARY_JOBS:-1000} python3 -m pytest -q -s tests/api/test_canary.py

@@ -108,6 +108,11 @@ static au_http_result cancel_written(au_http_request *rq)
         au_janitor_kick(au_api_of(rq)->janitor);
     if (!au_api_load_job(rq, au_http_arena(rq), c->id, &job))
         return AU_HTTP_DONE;
+    if (c->result == AU_CANCEL_UNDER_WAY && job->state == AU_JOB_CANCELLED) {
+        /* Its worker was quick; the reply tells what the cancel found. */
+        job->state = c->state;
+        job->finished_at = 0;
+    }
     return au_http_reply_json(rq, c->result == AU_CANCEL_DONE ? 200 : 202, au_job_json(job));
 }
 

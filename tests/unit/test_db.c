@@ -9,6 +9,7 @@
 #include <cmocka.h>
 #include <math.h>
 #include <pthread.h>
+#include <sqlite3.h>
 #include <stdatomic.h>
 
 #include "base/clock.h"
@@ -118,6 +119,115 @@ static void test_versions(void **state)
     OK(au_file_write(path, junk, sizeof junk, true, &f->err));
     assert_int_equal(au_db_open(&other, path, NULL, &f->err), AU_CORRUPT);
     assert_null(other);
+}
+
+/* A database of schema 1, as an earlier version left it. */
+static void make_schema_1(fixture *f, const char *path)
+{
+    static const char rows[] =
+        "INSERT INTO prompts (id, text, content_hash, created_at) VALUES ('p', 'bells', 'h', 5);"
+        "INSERT INTO adapters (id, name, source, status, created_at) VALUES ('a', 'lofi', "
+        "'folder', "
+        "'ready', 5);"
+        "INSERT INTO jobs (id, prompt_id, model_name, model_fingerprint, params, format, "
+        "num_samples, num_variants, seed, seed_source, state, max_attempts, priority, created_at, "
+        "finished_at, event_seq) VALUES "
+        "('j1', 'p', 'm', 'f', '{}', 'wav', 1, 1, 7, 'request', 'completed', 3, 0, 10, 20, 2),"
+        "('j2', 'p', 'm', 'f', '{}', 'wav', 1, 1, 8, 'random', 'queued', 3, 0, 100000, 0, 1),"
+        "('j3', 'p', 'm', 'f', '{}', 'wav', 1, 1, 9, 'random', 'queued', 3, 5, 200000, 0, 1),"
+        "('j4', 'p', 'm', 'f', '{}', 'wav', 1, 1, 9, 'random', 'queued', 3, -1, 100000, 0, 1);"
+        "INSERT INTO job_samples (job_id, variant, idx, seed, adapter_id, state, sample_id) VALUES "
+        "('j1', 0, 0, 7, 'a', 'completed', 's'), ('j2', 0, 0, 8, NULL, 'queued', NULL), "
+        "('j3', 0, 0, 9, NULL, 'queued', NULL), ('j4', 0, 0, 9, NULL, 'queued', NULL);"
+        "INSERT INTO samples (id, job_id, variant, idx, seed, prompt_id, model_name, "
+        "model_fingerprint, adapter_id, strength, params, duration_s, sample_rate, channels, "
+        "frames, format, bytes, sha256, pcm_sha256, store_key, recipe, created_at) VALUES "
+        "('s', 'j1', 0, 0, 7, 'p', 'm', 'f', 'a', 1, '{}', 1, 32000, 1, 32000, 'wav', 9, 'x', 'y', "
+        "'samples/s/s.wav', '{}', 15);"
+        "INSERT INTO events (job_id, seq, event, data, created_at) VALUES "
+        "('j1', 1, 'state', '{\"n\":1}', 10), ('j2', 1, 'state', '{}', 11), "
+        "('j1', 2, 'done', '{\"n\":2}', 20);"
+        "INSERT INTO comparisons (id, mode, created_at) VALUES ('c', 'view', 30);"
+        "INSERT INTO comparison_samples (comparison_id, position, sample_id) VALUES ('c', 0, 's');"
+        "PRAGMA user_version = 1";
+    char sql_path[1024], *sql = NULL;
+    size_t len;
+    sqlite3 *db = NULL;
+    const char *source = getenv("AULOS_SOURCE");
+    snprintf(sql_path, sizeof sql_path, "%s/src/db/migrations/sqlite/0001_init.sql",
+             source ? source : ".");
+    OK(au_file_read(&sql, &len, sql_path, 1 << 20, &f->err));
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    char *message = NULL;
+    if (sqlite3_exec(db, sql, NULL, NULL, &message) != SQLITE_OK ||
+        sqlite3_exec(db, rows, NULL, NULL, &message) != SQLITE_OK)
+        fail_msg("%s", message);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    free(sql);
+}
+
+/* What was there is there after the upgrade, in the shape that this version reads; the old file is
+ * kept. */
+static void test_upgrade(void **state)
+{
+    fixture *f = *state;
+    char path[128], backup[160];
+    snprintf(path, sizeof path, "%s/old.db", f->dir);
+    snprintf(backup, sizeof backup, "%s.v1.bak", path);
+    make_schema_1(f, path);
+    au_db *fresh = f->db;
+    assert_int_equal(au_db_open(&f->db, path, NULL, &f->err), AU_UNSUPPORTED);
+    OK(au_db_migrate(path, &f->err));
+    OK(au_db_open(&f->db, path, NULL, &f->err));
+    assert_int_equal(count(f, "SELECT COUNT(*) FROM pragma_integrity_check WHERE "
+                              "integrity_check <> 'ok'"),
+                     0);
+    assert_int_equal(count(f, "SELECT COUNT(*) FROM pragma_foreign_key_check"), 0);
+    const au_job *done = look(f, "j1");
+    assert_int_equal(done->state, AU_JOB_COMPLETED);
+    assert_string_equal(done->prompt_text, "bells");
+    assert_string_equal(done->samples[0].adapter_name, "lofi");
+    assert_string_equal(done->samples[0].sample_id, "s");
+    /* Five minutes of priority against a hundred seconds, one against none. */
+    assert_int_equal(look(f, "j3")->queue_position, 1);
+    assert_int_equal(look(f, "j2")->queue_position, 2);
+    assert_int_equal(look(f, "j4")->queue_position, 3);
+    au_event *events;
+    size_t n;
+    OK(au_event_list(f->db, &f->arena, "j1", 0, 10, &events, &n, &f->err));
+    assert_int_equal(n, 2);
+    assert_int_equal(events[1].id, 3);
+    assert_int_equal(events[1].seq, 2);
+    assert_string_equal(events[1].event, "done");
+    assert_string_equal(events[1].data, "{\"n\":2}");
+    assert_string_equal(events[1].kind, "job");
+    au_sample *sample;
+    OK(au_sample_get(f->db, &f->arena, "s", &sample, &f->err));
+    assert_int_equal(sample->bytes, 9);
+    assert_int_equal(count(f, "SELECT COUNT(*) FROM comparisons c JOIN comparison_samples s ON "
+                              "s.comparison_id = c.id WHERE c.closed_at = 0"),
+                     1);
+    /* Work goes on: numbers of events continue, the queue is served in its order. */
+    au_lease lease;
+    assert_true(claim_as(f, "w", &lease));
+    assert_string_equal(lease.job_id, "j3");
+    assert_int_equal(look(f, "j4")->queue_position, 2);
+    assert_int_equal(look(f, "j3")->event_seq, 2);
+    au_db_close(&f->db);
+    sqlite3 *old = NULL;
+    sqlite3_stmt *version = NULL;
+    assert_int_equal(sqlite3_open_v2(backup, &old, SQLITE_OPEN_READONLY, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_prepare_v2(old,
+                                        "SELECT user_version, (SELECT COUNT(*) FROM jobs) FROM "
+                                        "pragma_user_version",
+                                        -1, &version, NULL),
+                     SQLITE_OK);
+    assert_int_equal(sqlite3_step(version), SQLITE_ROW);
+    assert_int_equal(sqlite3_column_int(version, 0), 1);
+    assert_int_equal(sqlite3_column_int(version, 1), 4);
+    sqlite3_finalize(version);
+    sqlite3_close(old);
+    f->db = fresh;
 }
 
 static void test_readers_cannot_write(void **state)
@@ -309,8 +419,9 @@ static void test_writer_without_space(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(test_values), T(test_statement_cache), T(test_versions),     T(test_readers_cannot_write),
-        T(test_busy),   T(test_writer_groups),   T(test_writer_limit), T(test_writer_without_space),
+        T(test_values),        T(test_statement_cache),      T(test_versions),
+        T(test_upgrade),       T(test_readers_cannot_write), T(test_busy),
+        T(test_writer_groups), T(test_writer_limit),         T(test_writer_without_space),
     };
     return cmocka_run_group_tests_name("db", tests, NULL, NULL);
 }

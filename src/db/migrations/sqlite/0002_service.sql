@@ -181,11 +181,11 @@ ALTER TABLE jobs ADD COLUMN queue_key INTEGER NOT NULL DEFAULT 0;
 UPDATE jobs SET queue_key = created_at - priority * 60000;
 DROP INDEX jobs_queue;
 CREATE INDEX jobs_queue ON jobs (state, queue_key, id) WHERE state = 'queued'; -- state first, so that the planner prefers it to jobs_by_state
-CREATE INDEX jobs_queue_of_model ON jobs (model_name, queue_key, id) WHERE state = 'queued';
+CREATE INDEX jobs_queue_of_model ON jobs (state, model_name, queue_key, id) WHERE state = 'queued';
 CREATE INDEX jobs_by_label ON jobs (label, id) WHERE label <> '';
 
 -- How many jobs wait, by queue_key divided by 2^7, 2^15 and 2^23 (level 0, 1, 2): the limit and every position are sums of a few hundred rows at
--- most, however long the queue is. Kept by triggers, so that nothing can forget it.
+-- most, however long the queue is. Kept by triggers, so that nothing can forget it. (An IN with a list of pairs would be a scan in them.)
 CREATE TABLE queue_counts (
     level   INTEGER NOT NULL,
     bucket  INTEGER NOT NULL,
@@ -204,14 +204,14 @@ CREATE TRIGGER jobs_enter_again AFTER UPDATE OF state ON jobs WHEN NEW.state = '
         ON CONFLICT DO UPDATE SET waiting = waiting + 1;
 END;
 CREATE TRIGGER jobs_leave AFTER UPDATE OF state ON jobs WHEN OLD.state = 'queued' AND NEW.state <> 'queued' BEGIN
-    UPDATE queue_counts SET waiting = waiting - 1 WHERE (level, bucket) IN
-        (VALUES (0, OLD.queue_key >> 7), (1, OLD.queue_key >> 15), (2, OLD.queue_key >> 23));
-    DELETE FROM queue_counts WHERE waiting = 0 AND (level, bucket) IN
-        (VALUES (0, OLD.queue_key >> 7), (1, OLD.queue_key >> 15), (2, OLD.queue_key >> 23));
+    UPDATE queue_counts SET waiting = waiting - 1 WHERE level = 0 AND bucket = OLD.queue_key >> 7
+        OR level = 1 AND bucket = OLD.queue_key >> 15 OR level = 2 AND bucket = OLD.queue_key >> 23;
+    DELETE FROM queue_counts WHERE waiting = 0 AND (level = 0 AND bucket = OLD.queue_key >> 7
+        OR level = 1 AND bucket = OLD.queue_key >> 15 OR level = 2 AND bucket = OLD.queue_key >> 23);
 END;
 CREATE TRIGGER jobs_vanish AFTER DELETE ON jobs WHEN OLD.state = 'queued' BEGIN
-    UPDATE queue_counts SET waiting = waiting - 1 WHERE (level, bucket) IN
-        (VALUES (0, OLD.queue_key >> 7), (1, OLD.queue_key >> 15), (2, OLD.queue_key >> 23));
-    DELETE FROM queue_counts WHERE waiting = 0 AND (level, bucket) IN
-        (VALUES (0, OLD.queue_key >> 7), (1, OLD.queue_key >> 15), (2, OLD.queue_key >> 23));
+    UPDATE queue_counts SET waiting = waiting - 1 WHERE level = 0 AND bucket = OLD.queue_key >> 7
+        OR level = 1 AND bucket = OLD.queue_key >> 15 OR level = 2 AND bucket = OLD.queue_key >> 23;
+    DELETE FROM queue_counts WHERE waiting = 0 AND (level = 0 AND bucket = OLD.queue_key >> 7
+        OR level = 1 AND bucket = OLD.queue_key >> 15 OR level = 2 AND bucket = OLD.queue_key >> 23);
 END;
