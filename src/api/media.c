@@ -60,7 +60,7 @@ struct au_media {
     bool thread_started;
     pthread_mutex_t lock; /* of the following */
     pthread_cond_t wake;
-    bool stopping;
+    bool draining, stopping;
     task *tasks;
     size_t n_tasks;
     file_mark verified[VERIFIED];
@@ -355,9 +355,11 @@ static void *media_main(void *arg)
         if (m->stopping)
             break;
         task *t = m->tasks;
+        bool draining = m->draining;
         pthread_mutex_unlock(&m->lock);
         au_err err = {0};
-        au_status st = run_task(m, t, &err);
+        au_status st = draining ? au_fail(&err, AU_AGAIN, "the server is shutting down")
+                                : run_task(m, t, &err);
         pthread_mutex_lock(&m->lock);
         m->tasks = t->next;
         m->n_tasks--;
@@ -464,6 +466,9 @@ bool au_media_failed(au_http_request *rq)
     case AU_IO:
         au_api_busy(rq, 5, "the object store does not answer");
         return true;
+    case AU_AGAIN:
+        au_api_busy(rq, 1, w->err.message);
+        return true;
     default:
         au_api_failed(rq, w->status, &w->err);
         return true;
@@ -489,6 +494,13 @@ au_status au_media_new(au_media **out, const au_media_config *config, au_err *er
 done:
     au_media_free(&m);
     return st;
+}
+
+void au_media_drain(au_media *m)
+{
+    pthread_mutex_lock(&m->lock);
+    m->draining = true;
+    pthread_mutex_unlock(&m->lock);
 }
 
 void au_media_free(au_media **media)

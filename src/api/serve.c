@@ -417,6 +417,7 @@ static void stop(serve *s, const sigset_t *signals)
         au_supervisor_stop(supervisor);
         at_once = wait_for_workers(&s->api, signals);
     }
+    au_media_drain(s->api.media);
     stop_http(s, at_once ? 0 : HTTP_GRACE_MS);
     atomic_store(&s->api.supervisor, NULL);
     au_supervisor_free(&supervisor, at_once);

@@ -3,6 +3,8 @@
 import json
 import random
 import re
+import select
+import socket
 import sqlite3
 import struct
 import time
@@ -466,3 +468,58 @@ def test_an_object_that_is_deleted_while_it_is_sent_is_sent_whole(make_server):
         assert sha256(first + reply.raw.read()) == made["sha256"]
     harness.check_problem(server.get(made["urls"]["audio"]), 502, "object-missing")
     server.kill()
+
+
+# ---- Limits of making
+
+
+def test_nothing_is_made_where_the_disk_is_low(make_server, tmp_path):
+    server = make_server(data=tmp_path / "d")
+    made = server.samples_of(server.run(prompt="x", duration_s=0.3))[0]
+    server.stop()
+    low = make_server("--min-free-disk", "1000T", data=tmp_path / "d", workers=0)
+    assert sha256(low.audio(made)) == made["sha256"]
+    harness.check_problem(low.get(f"{made['urls']['audio']}.mp3"), 507)
+    assert not harness.read_db(low.data, "SELECT * FROM uploads")
+
+
+def test_only_so_many_forms_wait_to_be_made(make_server):
+    server = make_server()
+    made = server.samples_of(server.run(prompt="x", duration_s=0.1))[0]
+    assert sha256(server.audio(made)) == made["sha256"]  # checked now, so that only forms wait
+    lock = sqlite3.connect(server.data / "aulos.db", isolation_level=None)
+    lock.execute("BEGIN IMMEDIATE")  # the first one cannot be announced
+    sockets = []
+    for rate in range(10000, 10070):
+        s = socket.create_connection(("127.0.0.1", server.port), timeout=120 * harness.SLOW)
+        s.sendall(f"GET {made['urls']['audio']}.wav?rate={rate} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        sockets.append(s)
+    ready = set()
+    for _ in range(100):
+        ready |= set(select.select([s for s in sockets if s not in ready], [], [], 0.02)[0])
+        if len(ready) == 6:
+            break
+    lock.execute("ROLLBACK")
+    lock.close()
+    replies = [harness.read_all(s)[0] for s in sockets]
+    for s in sockets:
+        s.close()
+    refused = [r for r in replies if r.startswith(b"HTTP/1.1 503 ")]
+    assert all(b"\r\nRetry-After: " in r for r in refused)
+    assert len([r for r in replies if r.startswith(b"HTTP/1.1 200 ")]) + len(refused) == 70
+    assert len(refused) == 6 or harness.SLOW > 1
+
+
+def test_the_end_does_not_wait_for_forms_that_nobody_began(make_server):
+    server = make_server()
+    made = server.samples_of(server.run(prompt="x", duration_s=0.1))[0]
+    sockets = []
+    for rate in range(10000, 10060):
+        s = socket.create_connection(("127.0.0.1", server.port), timeout=120 * harness.SLOW)
+        s.sendall(f"GET {made['urls']['audio']}.wav?rate={rate} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        sockets.append(s)
+    assert server.stop() == 0
+    for s in sockets:
+        reply = harness.read_all(s)[0]
+        assert reply == b"" or reply.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 503 "))
+        s.close()
