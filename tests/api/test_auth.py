@@ -531,6 +531,9 @@ def test_a_link_opens_the_audio_of_its_sample_and_nothing_else(heard):
     assert requests.get(url, headers={"Range": "bytes=0-9"}, timeout=30).status_code == 206
     path, query = link["url"].split("?")
     assert requests.get(f"{server.url}{path}.wav?{query}", timeout=30).content == audio.content
+    named = requests.get(f"{url}&download=1", timeout=30)
+    assert named.content == audio.content and "attachment" in named.headers["Content-Disposition"]
+    check_problem(requests.get(f"{url}&bogus=1", timeout=30), 400, "bad-query")
     for method, target in (("GET", f"/v1/samples/{sample['id']}"), ("GET", "/v1/jobs"), ("GET", f"/v1/samples/{sample['id']}/peaks"),
                            ("DELETE", f"/v1/samples/{sample['id']}"), ("POST", f"/v1/samples/{sample['id']}/link")):
         reply = requests.request(method, f"{server.url}{target}?{query}", timeout=30)
