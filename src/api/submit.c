@@ -82,6 +82,9 @@ au_http_result au_api_queue_full(au_http_request *rq)
         seconds = (stats.drain_ms + 999) / 1000;
     seconds = seconds < 1 ? 1 : seconds > RETRY_AFTER_MAX_S ? RETRY_AFTER_MAX_S : seconds;
     au_http_set_header(rq, "Retry-After", "%d", (int)seconds);
+    au_http_set_header(rq, "RateLimit-Policy", "\"queue\";q=%" PRId64,
+                       au_api_of(rq)->limits.queue_limit);
+    au_http_set_header(rq, "RateLimit", "\"queue\";r=0;t=%d", (int)seconds);
     return au_http_problem(rq, AU_PROBLEM_QUEUE_FULL,
                            "%" PRId64 " jobs wait already, which is the limit",
                            au_api_of(rq)->limits.queue_limit);

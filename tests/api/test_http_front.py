@@ -315,3 +315,5 @@ def test_refusals_say_when_to_come_back(make_server):
     full = server.post("/v1/jobs", {"prompt": "a", "duration_s": 0.5})
     check_problem(full, 429)
     assert int(full.headers["Retry-After"]) >= 1
+    assert full.headers["RateLimit-Policy"] == '"queue";q=1'
+    assert full.headers["RateLimit"] == f'"queue";r=0;t={full.headers["Retry-After"]}'
