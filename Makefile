@@ -62,6 +62,7 @@ tsan: need
 
 bench: all
 	@$(BUILD)/aulos bench
+	@python3 bench/batch_jobs.py $(BUILD)
 	@python3 bench/bench_http.py $(BUILD)
 	@python3 bench/compare_transformers.py $(BUILD)
 	@python3 bench/ranges.py $(BUILD)
