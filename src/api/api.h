@@ -13,6 +13,7 @@
 
 #include "api/auth.h"
 #include "api/hub.h"
+#include "api/metrics.h"
 #include "api/serve.h"
 #include "db/writer.h"
 #include "http/http.h"
@@ -41,8 +42,10 @@ typedef struct au_api {
     au_sender *sender;      /* NULL in tests */
     au_registry *registry;
     au_intake *intake;
-    atomic_int uploads;                  /* of adapters, under way */
-    au_janitor *janitor;                 /* NULL in tests */
+    atomic_int uploads;  /* of adapters, under way */
+    au_janitor *janitor; /* NULL in tests */
+    au_metrics *metrics;
+    int64_t started_at;                  /* Unix milliseconds */
     au_hub *hub;                         /* whoever waits learns of changes there */
     _Atomic(au_supervisor *) supervisor; /* NULL before it is there, and with --workers 0 */
     atomic_bool stopping;                /* SIGTERM came: not ready any more */
@@ -162,6 +165,8 @@ void au_list_add(json_t **list, json_t *item);
 au_http_result au_get_index(au_http_request *rq);
 au_http_result au_get_health(au_http_request *rq);
 au_http_result au_get_ready(au_http_request *rq);
+au_http_result au_get_metrics(au_http_request *rq);
+au_http_result au_get_system(au_http_request *rq);
 au_http_result au_get_openapi(au_http_request *rq);
 au_http_result au_get_docs(au_http_request *rq);
 au_http_result au_post_prompt(au_http_request *rq);

@@ -10,6 +10,8 @@ const au_http_route au_api_routes[] = {
     {"GET", "/readyz", au_get_ready, AU_ROUTE_ALWAYS | AU_ROUTE_PUBLIC},
     {"GET", "/openapi.json", au_get_openapi, AU_ROUTE_PUBLIC},
     {"GET", "/docs", au_get_docs, AU_ROUTE_PUBLIC},
+    {"GET", "/metrics", au_get_metrics, 0},
+    {"GET", "/v1/system", au_get_system, 0},
     {"POST", "/v1/prompts", au_post_prompt, MAKES},
     {"GET", "/v1/prompts", au_list_prompts, 0},
     {"GET", "/v1/prompts/{id}", au_get_prompt, 0},

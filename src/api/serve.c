@@ -353,6 +353,7 @@ static au_status start(serve *s, au_err *err)
     au_status st = AU_OK;
     const au_serve_config *c = s->config;
     AU_TRY(check_config(c, err));
+    s->api.started_at = au_time_ms();
     au_limits_init(&s->api.limits);
     s->api.limits.lease_ms = c->lease_ms;
     s->api.limits.heartbeat_ms = c->heartbeat_ms;
@@ -369,6 +370,7 @@ static au_status start(serve *s, au_err *err)
     AU_TRY(open_data(s, err));
     AU_TRY(open_models(s, err));
     AU_TRY(start_janitor(s, err));
+    AU_TRY(au_metrics_new(&s->api.metrics, s->reader, err));
     AU_TRY(au_media_new(&s->api.media,
                         &(au_media_config){.db_url = s->db_path,
                                            .writer = s->api.writer,
@@ -429,6 +431,7 @@ static void deinit(serve *s)
     au_sender_free(&s->api.sender);
     au_media_free(&s->api.media); /* its requests ended with HTTP; it writes through the writer */
     au_intake_free(&s->api.intake);
+    au_metrics_free(&s->api.metrics);
     au_janitor_free(&s->api.janitor);
     au_registry_close(&s->api.registry);
     au_writer_free(&s->api.writer);

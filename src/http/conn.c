@@ -536,14 +536,16 @@ static step step_body(au_http_conn *c)
 static step end_reply(au_http_conn *c)
 {
     au_http_request *rq = &c->rq;
+    const int64_t taken_ns = rq->started_ns ? au_mono_ns() - rq->started_ns : 0;
+    au_http_stats_count(c->loop->server->stats, rq->match.route, rq->res.status, taken_ns,
+                        rq->res.length);
     if (au_log_enabled(AU_LOG_INFO)) {
         char path[256];
         log_begin(rq);
         au_log(AU_LOG_INFO, "http", "request method=%s path=%s status=%d bytes=%llu us=%lld",
                rq->head.method ? rq->head.method : "-",
                au_log_quote(path, sizeof path, rq->head.path ? rq->head.path : "-"), rq->res.status,
-               (unsigned long long)rq->res.length,
-               (long long)(rq->started_ns ? (au_mono_ns() - rq->started_ns) / 1000 : 0));
+               (unsigned long long)rq->res.length, (long long)(taken_ns / 1000));
         log_end();
     }
     bool last = c->close_after;

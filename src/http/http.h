@@ -26,6 +26,7 @@
 #include <stdint.h>
 
 #include "base/arena.h"
+#include "base/buf.h"
 #include "base/err.h"
 #include "http/problem.h"
 
@@ -216,6 +217,9 @@ bool au_http_stream_idle(const au_http_request *rq);
 bool au_http_stream_has_room(au_http_request *rq);
 au_http_result au_http_stream_wait(au_http_request *rq, au_http_handler pump, int64_t delay_ms);
 au_http_result au_http_stream_end(au_http_request *rq);
+
+/* What the server has counted, in the text format of Prometheus; appended. Any loop thread. */
+void au_http_write_metrics(const au_http_request *rq, au_buf *out);
 
 /* ---- The server ---- */
 

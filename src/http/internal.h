@@ -16,6 +16,7 @@
 #include "http/http1.h"
 #include "http/range.h"
 #include "http/router.h"
+#include "http/stats.h"
 
 enum {
     ARENA_MAX_BYTES = 16 << 20,    /* of one request: its head, and the records a handler reads */
@@ -151,7 +152,8 @@ struct au_http_server {
     atomic_int phase; /* SERVER_RUN ... */
     _Atomic int64_t force_at_ms;
     atomic_int n_conns, n_overflow, n_active; /* overflow connections are not in n_conns */
-    unsigned next_loop;                       /* of the accepting loop alone */
+    au_http_stats *stats;
+    unsigned next_loop; /* of the accepting loop alone */
     au_http_loop *loops;
 };
 

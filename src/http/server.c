@@ -152,6 +152,7 @@ au_status au_http_server_start(au_http_server **out, const au_http_config *confi
                "listen address \"%s\" is not HOST:PORT", config->listen);
     AU_TRY(open_listener(s, host, port, err));
     AU_TRY(make_url(s, err));
+    AU_TRY(au_http_stats_new(&s->stats, config->routes, err));
     s->guard = (au_http_guard){s->bound_host, config->allowed_hosts};
     AU_TRY(au_calloc(&s->loops, (size_t)config->threads, sizeof *s->loops, err));
     for (int i = 0; i < config->threads; i++) {
@@ -174,6 +175,16 @@ done:
 const char *au_http_server_url(const au_http_server *server)
 {
     return server->url;
+}
+
+void au_http_write_metrics(const au_http_request *rq, au_buf *out)
+{
+    const au_http_server *server = rq->conn->loop->server;
+    au_http_stats_write(server->stats, out);
+    au_buf_printf(out,
+                  "# HELP aulos_http_connections Connections that are open.\n"
+                  "# TYPE aulos_http_connections gauge\naulos_http_connections %d\n",
+                  atomic_load(&server->n_conns));
 }
 
 int au_http_server_active(const au_http_server *server)
@@ -237,6 +248,7 @@ void au_http_server_stop(au_http_server **server, int64_t grace_ms)
         close(s->listen_fd);
     free(s->loops);
     free(s->bound_host);
+    au_http_stats_free(&s->stats);
     free(s->url);
     free(s);
 }
