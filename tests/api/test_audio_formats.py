@@ -523,3 +523,14 @@ def test_the_end_does_not_wait_for_forms_that_nobody_began(make_server):
         reply = harness.read_all(s)[0]
         assert reply == b"" or reply.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 503 "))
         s.close()
+
+
+@pytest.mark.parametrize("ending,more", [("", "&download=1"), (".opus", ""), (".wav", "&rate=16000")])
+def test_signed_links_open_other_forms_too(live, ending, more):
+    """They are looked at again once the form is made: nothing of the query may be lost by then."""
+    made = live.samples_of(live.run(prompt="linked", duration_s=0.2))[0]
+    link = live.post(f"/v1/samples/{made['id']}/link", {}).json()["url"]
+    reply = live.get(link.replace("/audio?", f"/audio{ending}?") + more)
+    assert reply.status_code == 200, reply.text
+    assert reply.headers["ETag"] == f'"sha256-{sha256(reply.content)}"'
+    harness.check_problem(live.get(link.replace("/audio?", f"/audio{ending}?") + "0" + more), 403)
