@@ -109,7 +109,7 @@ def start_nginx(folder, data, core):
 
 def run_wrk(url, script, seconds, core):
     """(requests, bytes, seconds)"""
-    words = ["taskset", "-c", str(core), "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", url]
+    words = ["taskset", "-c", str(core), "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "30s", url]
     text = subprocess.run(words + (["-s", str(script)] if script else []), capture_output=True, text=True, check=True).stdout
     if "Non-2xx" in text or "Socket errors" in text:
         sys.exit(f"wrk met errors:\n{text}")

@@ -29,8 +29,8 @@ enum {
 };
 
 AU_MUST_CHECK au_status au_media_new(au_media **out, const au_media_config *config, au_err *err);
-/* From now on tasks that have not begun fail (503), so that a long queue does not hold up the end of
- * the server. */
+/* From now on tasks that have not begun fail (503), so that a long queue does not hold up the end
+ * of the server. */
 void au_media_drain(au_media *m);
 /* Ends the thread after the task it is at. No request may wait any more: the HTTP server has been
  * stopped. NULL is fine. */
