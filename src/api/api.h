@@ -110,6 +110,8 @@ bool au_api_repeated(au_http_request *rq, const char *content, au_http_result *r
 /* The server's hook that does this for JSON bodies. */
 bool au_api_before(au_http_request *rq, au_http_result *result);
 
+/* The sample of {id}, not deleted; NULL when a problem has been set. */
+const au_sample *au_api_sample(au_http_request *rq);
 /* The parameter {id}; NULL when it is not a UUID at all, so that nothing has that id. */
 const char *au_api_id(const au_http_request *rq);
 
@@ -129,6 +131,10 @@ bool au_page_parse(au_http_request *rq, au_page *page);
 /* {data, has_more, next_cursor} and the Link. Takes `data` over; last_id: of its last element, or
  * NULL. */
 au_http_result au_page_reply(au_http_request *rq, json_t *data, bool has_more, const char *last_id);
+/* The same with a cursor made already (NULL: the last page) and, where it was asked for, the number
+ * of elements of all pages (else -1). */
+au_http_result au_page_reply_at(au_http_request *rq, json_t *data, const char *cursor,
+                                int64_t total);
 /* 400 that names the parameter. `expected` completes "is not ...". */
 bool au_query_refuse(au_http_request *rq, const char *name, const char *expected);
 /* A parameter that must be a UUID when it is given. False: a 400 has been set. */
@@ -138,6 +144,27 @@ bool au_query_flag(au_http_request *rq, const char *name, bool *out);
 /* Opaque text of a place in a list, and back. */
 void au_cursor_encode(char out[AU_UUID_TEXT], const char *id);
 bool au_cursor_decode(char id[AU_UUID_TEXT], const char *cursor);
+/* The place in a list that is ordered in one of several ways: kind is a letter for the order and
+ * must be the same again, bits the value that it is ordered by. */
+enum { AU_CURSOR_TEXT = 1 + 16 + AU_UUID_TEXT };
+void au_cursor_place_encode(char out[AU_CURSOR_TEXT], char kind, uint64_t bits, const char *id);
+bool au_cursor_place_decode(const char *cursor, char kind, uint64_t *bits, char id[AU_UUID_TEXT]);
+
+/* ---- Filters in the query (list_query.c). False: a 400 has been set. Absent: *out stays. ---- */
+
+bool au_query_limit(au_http_request *rq, int max, int *out);
+bool au_query_times(au_http_request *rq, int64_t *created_after, int64_t *created_before);
+bool au_query_bool(au_http_request *rq, const char *name, bool *out);
+/* q, as au_search_words makes it. */
+bool au_query_words(au_http_request *rq, const char **out);
+/* sort: the index in `names` (NULL-terminated). `expected` lists them. */
+bool au_query_choice(au_http_request *rq, const char *name, const char *const *names,
+                     const char *expected, int *out);
+/* cursor, of a list whose order is `kind`; real: ordered by a real number. */
+bool au_query_place(au_http_request *rq, char kind, bool real, const au_place **out);
+/* The cursor after `place`. */
+void au_place_cursor(char out[AU_CURSOR_TEXT], char kind, bool real, const au_place *place);
+
 /* RFC 3339 with any offset, to Unix milliseconds. */
 bool au_time_parse(const char *text, int64_t *unix_ms);
 
@@ -151,6 +178,7 @@ json_t *au_job_json(const au_job *job);
 /* {queued, processing, limit, paused, draining} */
 json_t *au_queue_json(const au_api *api, const au_queue_stats *stats);
 json_t *au_sample_json(const au_sample *sample);
+json_t *au_sample_row_json(const au_sample *sample); /* small: for lists of hundreds */
 json_t *au_prompt_json(const au_prompt *prompt);
 json_t *au_key_json(const au_key *key);
 json_t *au_scopes_json(unsigned scopes);
@@ -172,7 +200,9 @@ au_http_result au_get_docs(au_http_request *rq);
 au_http_result au_post_prompt(au_http_request *rq);
 au_http_result au_list_prompts(au_http_request *rq);
 au_http_result au_get_prompt(au_http_request *rq);
+au_http_result au_patch_prompt(au_http_request *rq);
 au_http_result au_delete_prompt(au_http_request *rq);
+au_http_result au_restore_prompt(au_http_request *rq);
 au_http_result au_post_job(au_http_request *rq);
 au_http_result au_list_jobs(au_http_request *rq);
 au_http_result au_get_job(au_http_request *rq);
@@ -188,6 +218,11 @@ au_http_result au_get_job_events(au_http_request *rq);
 au_http_result au_get_events(au_http_request *rq);
 au_http_result au_list_samples(au_http_request *rq);
 au_http_result au_get_sample(au_http_request *rq);
+au_http_result au_patch_sample(au_http_request *rq);
+au_http_result au_delete_sample(au_http_request *rq);
+au_http_result au_restore_sample(au_http_request *rq);
+au_http_result au_delete_samples(au_http_request *rq);
+au_http_result au_restore_samples(au_http_request *rq);
 au_http_result au_get_audio(au_http_request *rq);
 au_http_result au_get_audio_as(au_http_request *rq);
 au_http_result au_get_peaks(au_http_request *rq);

@@ -35,25 +35,25 @@ static bool parse_filter(au_http_request *rq, au_job_filter *f)
     au_page page;
     au_job_state state;
     if (!au_page_parse(rq, &page) || !au_query_uuid(rq, "prompt_id", &f->prompt_id) ||
-        !au_query_uuid(rq, "adapter_id", &f->adapter_id))
+        !au_query_uuid(rq, "adapter_id", &f->adapter_id) ||
+        !au_query_times(rq, &f->created_after, &f->created_before))
         return false;
+    f->model_name = au_http_query(rq, "model");
     f->state = au_http_query(rq, "state");
     f->label = au_http_query(rq, "label");
     f->before_id = page.before_id;
     f->limit = page.limit;
-    const char *after = au_http_query(rq, "created_after");
     if (f->state && !au_job_state_parse(f->state, &state))
         return au_query_refuse(rq, "state",
                                "queued, processing, cancelling, completed, failed or cancelled");
-    if (after && !au_time_parse(after, &f->created_after))
-        return au_query_refuse(rq, "created_after", "a time like 2026-11-24T09:30:00Z");
     return true;
 }
 
 au_http_result au_list_jobs(au_http_request *rq)
 {
-    static const char *const query[] = {"limit",      "cursor",        "state", "prompt_id",
-                                        "adapter_id", "created_after", "label", NULL};
+    static const char *const query[] = {"limit",          "cursor", "state", "prompt_id",
+                                        "adapter_id",     "model",  "label", "created_after",
+                                        "created_before", NULL};
     au_job_filter filter = {0};
     au_err err;
     if (!au_http_query_parse(rq, query) || !parse_filter(rq, &filter))

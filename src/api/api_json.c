@@ -157,6 +157,29 @@ json_t *au_job_json(const au_job *job)
     return what;
 }
 
+static json_t *rating_json(const au_sample *s)
+{
+    return s->rating ? json_integer(s->rating) : json_null();
+}
+
+json_t *au_sample_row_json(const au_sample *s)
+{
+    json_t *adapter = s->adapter_id ? json_pack("{s:s, s:s?, s:f}", "id", s->adapter_id, "name",
+                                                s->adapter_name, "strength", s->strength)
+                                    : json_null();
+    json_t *urls = json_pack("{s:o, s:o}", "self", json_sprintf("/v1/samples/%s", s->id), "audio",
+                             json_sprintf("/v1/samples/%s/audio", s->id));
+    return json_pack(
+        "{s:s, s:s, s:i, s:i, s:{s:s, s:s?}, s:{s:s}, s:o, s:I, s:s, s:f, s:o, s:s, s:o, s:o, s:b, "
+        "s:o, s:o, s:o}",
+        "id", s->id, "job_id", s->job_id, "index", s->index, "variant", s->variant, "prompt", "id",
+        s->prompt_id, "text", s->prompt_text, "model", "name", s->model_name, "adapter", adapter,
+        "seed", (json_int_t)s->seed, "format", s->format, "duration_s", s->duration_s,
+        "loudness_lufs", measure(s->loudness_lufs), "title", s->title, "tags",
+        au_text_json(s->tags), "rating", rating_json(s), "starred", s->starred, "mini",
+        au_text_json(s->mini), "created_at", au_time_json(s->created_at), "urls", urls);
+}
+
 json_t *au_sample_json(const au_sample *s)
 {
     /* What the law asks of synthetic audio to say in a form that machines read (IPTC). */
@@ -175,13 +198,14 @@ json_t *au_sample_json(const au_sample *s)
                   model_ref(s->model_name, s->model_fingerprint), "adapter", adapter, "seed",
                   (json_int_t)s->seed, "params", au_text_json(s->params));
     json_t *sound = json_pack(
-        "{s:s, s:i, s:i, s:I, s:f, s:I, s:s, s:s, s:o, s:o, s:o, s:s, s:o, s:o, s:o, s:o}",
+        "{s:s, s:i, s:i, s:I, s:f, s:I, s:s, s:s, s:o, s:o, s:o, s:s, s:o, s:o, s:b, s:o, s:o, "
+        "s:o}",
         "format", s->format, "sample_rate", s->sample_rate, "channels", s->channels, "frames",
         (json_int_t)s->frames, "duration_s", s->duration_s, "bytes", (json_int_t)s->bytes, "sha256",
         s->sha256, "storage_path", s->store_key, "loudness_lufs", measure(s->loudness_lufs),
         "true_peak_dbtp", measure(s->true_peak_dbtp), "marking", marking, "title", s->title, "tags",
-        au_text_json(s->tags), "mini", au_text_json(s->mini), "created_at",
-        au_time_json(s->created_at), "urls", urls);
+        au_text_json(s->tags), "rating", rating_json(s), "starred", s->starred, "mini",
+        au_text_json(s->mini), "created_at", au_time_json(s->created_at), "urls", urls);
     if (!what || !sound || json_object_update(what, sound) != 0) {
         json_decref(what);
         what = NULL;

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* Lists: limit and cursor, filters in the query, the page and its link. Lists are ordered by id
- * (UUIDv7, so by time), newest first; a cursor names the last element of a page and nothing else,
- * so what comes or goes meanwhile makes neither gaps nor doubles. */
+/* Lists: cursors, the page and its link, times. Most lists are ordered by id (UUIDv7, so by time),
+ * newest first; a cursor names the last element of a page and nothing else, so what comes or goes
+ * meanwhile makes neither gaps nor doubles. Where there are other orders it names the value that
+ * the list is ordered by, too. */
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "api/api.h"
@@ -37,6 +40,23 @@ bool au_cursor_decode(char id[AU_UUID_TEXT], const char *cursor)
     return au_uuid_valid(id);
 }
 
+void au_cursor_place_encode(char out[AU_CURSOR_TEXT], char kind, uint64_t bits, const char *id)
+{
+    out[0] = kind;
+    snprintf(out + 1, 17, "%016" PRIx64, bits);
+    au_cursor_encode(out + 17, id);
+}
+
+bool au_cursor_place_decode(const char *cursor, char kind, uint64_t *bits, char id[AU_UUID_TEXT])
+{
+    if (cursor[0] != kind || strspn(cursor + 1, "0123456789abcdef") != 48)
+        return false;
+    *bits = 0;
+    for (size_t i = 1; i <= 16; i++)
+        *bits = *bits << 4 | (uint64_t)(cursor[i] <= '9' ? cursor[i] - '0' : cursor[i] - 'a' + 10);
+    return au_cursor_decode(id, cursor + 17);
+}
+
 bool au_query_refuse(au_http_request *rq, const char *name, const char *expected)
 {
     json_t *more = json_pack("{s:[{s:s, s:s}]}", "errors", "parameter", name, "code", "invalid");
@@ -64,12 +84,10 @@ bool au_query_flag(au_http_request *rq, const char *name, bool *out)
 
 bool au_page_parse(au_http_request *rq, au_page *page)
 {
-    const char *limit = au_http_query(rq, "limit");
     const char *cursor = au_http_query(rq, "cursor");
-    uint64_t n = DEFAULT_LIMIT;
-    if (limit && (!au_parse_u64(limit, &n) || n < 1 || n > MAX_LIMIT))
-        return au_query_refuse(rq, "limit", "an integer from 1 to 100");
-    *page = (au_page){.limit = (int)n};
+    *page = (au_page){.limit = DEFAULT_LIMIT};
+    if (!au_query_limit(rq, MAX_LIMIT, &page->limit))
+        return false;
     if (cursor) {
         char *id = au_arena_alloc(au_http_arena(rq), AU_UUID_TEXT);
         if (!id || !au_cursor_decode(id, cursor))
@@ -79,17 +97,24 @@ bool au_page_parse(au_http_request *rq, au_page *page)
     return true;
 }
 
+au_http_result au_page_reply_at(au_http_request *rq, json_t *data, const char *cursor,
+                                int64_t total)
+{
+    if (cursor)
+        au_http_link_next(rq, cursor);
+    json_t *j = json_pack("{s:o, s:b, s:s?}", "data", data, "has_more", cursor != NULL,
+                          "next_cursor", cursor);
+    if (j && total >= 0)
+        json_object_set_new(j, "total", json_integer((json_int_t)total));
+    return au_http_reply_json(rq, 200, j);
+}
+
 au_http_result au_page_reply(au_http_request *rq, json_t *data, bool has_more, const char *last_id)
 {
     char cursor[AU_UUID_TEXT];
-    bool more = has_more && last_id;
-    if (more) {
+    if (has_more && last_id)
         au_cursor_encode(cursor, last_id);
-        au_http_link_next(rq, cursor);
-    }
-    return au_http_reply_json(rq, 200,
-                              json_pack("{s:o, s:b, s:s?}", "data", data, "has_more", more,
-                                        "next_cursor", more ? cursor : NULL));
+    return au_page_reply_at(rq, data, has_more && last_id ? cursor : NULL, -1);
 }
 
 /* Reads exactly n digits at *p into *out, in [min, max]. */

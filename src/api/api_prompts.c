@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* /v1/prompts: make, list, read, delete. Prompts never change; a deleted one answers 410 until its
- * record is purged. */
+/* /v1/prompts: make, list, read, change, delete, restore. The text of a prompt never changes, for
+ * samples were made of it; its title and attributes may. A deleted one answers 410 until its record
+ * is purged. */
 #include <string.h>
 
 #include "api/api.h"
@@ -8,7 +9,9 @@
 #include "base/buf.h"
 #include "base/json.h"
 
-enum { ATTRIBUTES_MAX_BYTES = 4096 };
+enum { ATTRIBUTES_MAX_BYTES = 4096, ATTRIBUTES_ASKED_MAX = 8, LIST_MAX = 100 };
+
+static const char *const no_query[] = {NULL};
 
 typedef struct new_prompt {
     const char *text, *negative, *title, *attributes;
@@ -37,7 +40,8 @@ static void check_attributes(au_check *c, const json_t *body, new_prompt *p)
 static au_status write_prompt(au_db *db, void *arg, au_err *err)
 {
     new_prompt *p = arg;
-    return au_prompt_create(db, p->text, p->negative, p->attributes, p->title, p->id, err);
+    au_status st = au_prompt_create(db, p->text, p->negative, p->attributes, p->title, p->id, err);
+    return st == AU_OK ? au_event_add(db, "prompt", p->id, "created", "{}", err) : st;
 }
 
 /* The prompt, not deleted; NULL when a problem has been set. */
@@ -76,7 +80,6 @@ static au_http_result prompt_written(au_http_request *rq)
 au_http_result au_post_prompt(au_http_request *rq)
 {
     static const char *const fields[] = {"text", "negative_text", "attributes", "title", NULL};
-    static const char *const no_query[] = {NULL};
     json_t *body;
     if (!au_http_query_parse(rq, no_query) || !au_http_body_json(rq, &body))
         return AU_HTTP_DONE;
@@ -100,68 +103,212 @@ au_http_result au_post_prompt(au_http_request *rq)
                          &(au_api_creation){.status = 201, .prefix = "/v1/prompts/", .id = p->id});
 }
 
+/* ---- Lists ---- */
+
+static char order_letter(const au_prompt_filter *f)
+{
+    return f->words ? (f->oldest_first ? 'O' : 'N') : f->oldest_first ? 'o' : 'n';
+}
+
+/* A JSON object of the values wanted, each a text, a number or a boolean. */
+static bool query_attributes(au_http_request *rq, const char **out)
+{
+    static const char expected[] =
+        "a JSON object of 1 to 8 texts, numbers or booleans, like {\"mood\":\"calm\"}";
+    const char *text = au_http_query(rq, "attributes"), *key;
+    json_t *j = NULL, *value;
+    if (!text)
+        return true;
+    bool right = au_json_parse(&j, text, strlen(text), "attributes", NULL) == AU_OK &&
+                 json_is_object(j) && json_object_size(j) >= 1 &&
+                 json_object_size(j) <= ATTRIBUTES_ASKED_MAX;
+    json_object_foreach(j, key, value)
+    {
+        (void)key;
+        right &= json_is_string(value) || json_is_number(value) || json_is_boolean(value);
+    }
+    json_decref(j);
+    *out = text;
+    return right || au_query_refuse(rq, "attributes", expected);
+}
+
+static bool parse_filter(au_http_request *rq, au_prompt_filter *f, bool *total)
+{
+    static const char *const sorts[] = {"newest", "oldest", NULL};
+    int sort = 0;
+    if (!au_query_words(rq, &f->words) || !query_attributes(rq, &f->attributes) ||
+        !au_query_times(rq, &f->created_after, &f->created_before) ||
+        !au_query_choice(rq, "sort", sorts, "newest or oldest", &sort) ||
+        !au_query_bool(rq, "total", total) || !au_query_limit(rq, LIST_MAX, &f->limit))
+        return false;
+    f->oldest_first = sort == 1;
+    return au_query_place(rq, order_letter(f), false, &f->after);
+}
+
 au_http_result au_list_prompts(au_http_request *rq)
 {
-    static const char *const query[] = {"limit", "cursor", NULL};
-    au_page page;
+    static const char *const query[] = {"q",    "attributes", "created_after", "created_before",
+                                        "sort", "total",      "limit",         "cursor",
+                                        NULL};
+    au_prompt_filter filter = {0};
     au_err err;
-    if (!au_http_query_parse(rq, query) || !au_page_parse(rq, &page))
-        return AU_HTTP_DONE;
-    const au_prompt_filter filter = {page.before_id, page.limit};
+    bool want_total = false, more;
+    int64_t total = -1;
     au_prompt **prompts;
     size_t n;
-    bool more;
-    au_status st =
-        au_prompt_list(au_api_db(rq), au_http_arena(rq), &filter, &prompts, &n, &more, &err);
+    if (!au_http_query_parse(rq, query) || !parse_filter(rq, &filter, &want_total))
+        return AU_HTTP_DONE;
+    au_db *db = au_api_db(rq);
+    au_status st = au_prompt_list(db, au_http_arena(rq), &filter, &prompts, &n, &more, &err);
+    if (st == AU_OK && want_total)
+        st = au_prompt_count(db, &filter, &total, &err);
     if (st != AU_OK)
         return au_api_failed(rq, st, &err);
     json_t *data = json_array();
     for (size_t i = 0; i < n; i++)
         au_list_add(&data, au_prompt_json(prompts[i]));
-    return au_page_reply(rq, data, more, n ? prompts[n - 1]->id : NULL);
+    char cursor[AU_CURSOR_TEXT];
+    if (more) {
+        au_place place = au_prompt_place(&filter, prompts[n - 1]);
+        au_place_cursor(cursor, order_letter(&filter), false, &place);
+    }
+    return au_page_reply_at(rq, data, more ? cursor : NULL, total);
 }
+
+/* ---- One ---- */
 
 au_http_result au_get_prompt(au_http_request *rq)
 {
-    static const char *const no_query[] = {NULL};
     if (!au_http_query_parse(rq, no_query))
         return AU_HTTP_DONE;
     const char *id = au_api_id(rq);
     return id ? reply_prompt(rq, 200, id) : au_api_not_found(rq, "prompt", au_http_param(rq, "id"));
 }
 
-typedef struct deletion {
-    const char *id;
-    bool deleted;
-} deletion;
+/* ---- Changes ---- */
+
+typedef struct change {
+    const char *id, *title, *attributes;
+    const au_prompt *was; /* NULL: whatever it is */
+    au_change result;
+} change;
+
+/* Of a change, a deletion or a restoration that was not done. */
+static au_http_result reply_unchanged(au_http_request *rq, const au_api_outcome *o)
+{
+    const change *c = o->arg;
+    if (o->status == AU_NOT_FOUND)
+        return au_api_not_found(rq, "prompt", c->id);
+    if (o->status != AU_OK)
+        return au_api_failed(rq, o->status, &o->err);
+    if (c->result == AU_CHANGE_GONE)
+        return au_api_gone(rq, "prompt", c->id);
+    return au_http_problem(rq, AU_PROBLEM_PRECONDITION,
+                           "prompt %s was changed by somebody else meanwhile", c->id);
+}
+
+static bool is_done(const au_api_outcome *o)
+{
+    const change *c = o->arg;
+    return o->status == AU_OK && (c->result == AU_CHANGE_DONE || c->result == AU_CHANGE_NOTHING);
+}
+
+/* The change of a prompt that is there and is what If-Match says; NULL: a problem has been set. */
+static change *begin_change(au_http_request *rq)
+{
+    const char *id = au_api_id(rq);
+    if (!id) {
+        au_api_not_found(rq, "prompt", au_http_param(rq, "id"));
+        return NULL;
+    }
+    const au_prompt *prompt = find_prompt(rq, id);
+    if (!prompt || !au_http_if_match(rq, au_prompt_json(prompt)))
+        return NULL;
+    change *c = au_arena_alloc(au_http_arena(rq), sizeof *c);
+    if (!c) {
+        au_api_busy(rq, 1, "out of memory");
+        return NULL;
+    }
+    c->id = id;
+    c->was = au_http_header(rq, "if-match") ? prompt : NULL;
+    return c;
+}
+
+static au_status write_change(au_db *db, void *arg, au_err *err)
+{
+    change *c = arg;
+    return au_prompt_change(db, c->id, c->title, c->attributes, c->was, &c->result, err);
+}
+
+static au_http_result change_written(au_http_request *rq)
+{
+    const au_api_outcome *o = au_api_outcome_of(rq);
+    const change *c = o->arg;
+    return is_done(o) ? reply_prompt(rq, 200, c->id) : reply_unchanged(rq, o);
+}
+
+au_http_result au_patch_prompt(au_http_request *rq)
+{
+    static const char *const fields[] = {"title", "attributes", NULL};
+    json_t *body;
+    new_prompt p = {0};
+    if (!au_http_query_parse(rq, no_query) || !au_http_body_json(rq, &body))
+        return AU_HTTP_DONE;
+    au_check check;
+    au_check_init(&check, au_http_arena(rq));
+    if (au_check_object(&check, body, "", fields)) {
+        au_check_text(&check, body, "", "title", AU_LABEL_MAX_CHARS, &p.title);
+        check_attributes(&check, body, &p);
+    }
+    if (!au_check_ok(&check))
+        return au_check_reply(&check, rq);
+    au_check_deinit(&check);
+    change *c = begin_change(rq);
+    if (!c)
+        return AU_HTTP_DONE;
+    if (json_object_size(body) == 0)
+        return reply_prompt(rq, 200, c->id);
+    c->title = p.title;
+    c->attributes = p.attributes;
+    return au_api_write(rq, write_change, c, change_written);
+}
 
 static au_status write_deletion(au_db *db, void *arg, au_err *err)
 {
-    deletion *d = arg;
-    return au_prompt_delete(db, d->id, &d->deleted, err);
+    change *c = arg;
+    return au_prompt_delete(db, c->id, c->was, &c->result, err);
 }
 
 static au_http_result deletion_written(au_http_request *rq)
 {
     const au_api_outcome *o = au_api_outcome_of(rq);
-    const deletion *d = o->arg;
-    if (o->status != AU_OK && o->status != AU_NOT_FOUND)
-        return au_api_failed(rq, o->status, &o->err);
-    /* Somebody else may have been first. */
-    return d->deleted ? au_http_reply_empty(rq, 204) : au_api_gone(rq, "prompt", d->id);
+    return is_done(o) ? au_http_reply_empty(rq, 204) : reply_unchanged(rq, o);
 }
 
 au_http_result au_delete_prompt(au_http_request *rq)
 {
+    if (!au_http_query_parse(rq, no_query))
+        return AU_HTTP_DONE;
+    change *c = begin_change(rq);
+    return c ? au_api_write(rq, write_deletion, c, deletion_written) : AU_HTTP_DONE;
+}
+
+static au_status write_restoration(au_db *db, void *arg, au_err *err)
+{
+    change *c = arg;
+    return au_prompt_restore(db, c->id, &c->result, err);
+}
+
+au_http_result au_restore_prompt(au_http_request *rq)
+{
     const char *id = au_api_id(rq);
+    if (!au_http_query_parse(rq, no_query) || !au_api_empty_body(rq))
+        return AU_HTTP_DONE;
     if (!id)
         return au_api_not_found(rq, "prompt", au_http_param(rq, "id"));
-    const au_prompt *prompt = find_prompt(rq, id);
-    if (!prompt || !au_http_if_match(rq, au_prompt_json(prompt)))
-        return AU_HTTP_DONE;
-    deletion *d = au_arena_alloc(au_http_arena(rq), sizeof *d);
-    if (!d)
+    change *c = au_arena_alloc(au_http_arena(rq), sizeof *c);
+    if (!c)
         return au_api_busy(rq, 1, "out of memory");
-    d->id = id;
-    return au_api_write(rq, write_deletion, d, deletion_written);
+    c->id = id;
+    return au_api_write(rq, write_restoration, c, change_written);
 }

@@ -1,25 +1,22 @@
 /* SPDX-License-Identifier: MIT */
-/* records of models, adapters, samples and workers. Mostly reads; records live in the
+/* Records of models, adapters and workers. Mostly reads; records live in the
  * caller's arena. No state of its own. */
 #include "jobs/catalog.h"
 
 #include <stdio.h>
 #include <string.h>
 
-#include "base/buf.h"
 #include "jobs/reader.h"
 
-enum { DEFAULT_LIMIT = 20, MAX_LIMIT = 500, SQL_BYTES = 4096 };
+enum { DEFAULT_LIMIT = 20, MAX_LIMIT = 500 };
 
-static int page_limit(int limit)
+int au_page_limit(int limit)
 {
     return limit <= 0 ? DEFAULT_LIMIT : limit > MAX_LIMIT ? MAX_LIMIT : limit;
 }
 
-/* Collects the rows of a query into a page of records made by `read`. limit 0: all. */
-typedef au_status (*read_fn)(au_reader *r, void *record);
-static au_status collect(au_rows *rows, au_arena *a, read_fn read, size_t record_size, int limit,
-                         void ***out, size_t *n, bool *has_more, au_err *err)
+au_status au_page_collect(au_rows *rows, au_arena *a, au_read_fn read, size_t record_size,
+                          int limit, void ***out, size_t *n, bool *has_more, au_err *err)
 {
     size_t cap = 0;
     au_status st = AU_OK;
@@ -44,14 +41,13 @@ done:
     return st;
 }
 
-/* The first row's record; AU_NOT_FOUND with `what` and `id`. */
-static au_status single(au_rows *rows, au_arena *a, read_fn read, size_t record_size, void **out,
-                        const char *what, const char *id, au_err *err)
+au_status au_page_single(au_rows *rows, au_arena *a, au_read_fn read, size_t record_size,
+                         void **out, const char *what, const char *id, au_err *err)
 {
     void **page;
     size_t n;
     bool more;
-    au_status st = collect(rows, a, read, record_size, 1, &page, &n, &more, err);
+    au_status st = au_page_collect(rows, a, read, record_size, 1, &page, &n, &more, err);
     if (st == AU_OK && n == 0)
         st = au_fail(err, AU_NOT_FOUND, "%s %.80s does not exist", what, id);
     if (st == AU_OK)
@@ -101,8 +97,8 @@ au_status au_model_row_get(au_db *db, au_arena *a, const char *name, au_model_ro
                        "SELECT " MODEL_COLUMNS "FROM models WHERE active = 1 AND "
                        "((?1 IS NULL AND is_default = 1) OR name = ?1)",
                        "t", name));
-    AU_TRY(single(rows, a, read_model, sizeof **out, (void **)out, "model",
-                  name ? name : "(default)", err));
+    AU_TRY(au_page_single(rows, a, read_model, sizeof **out, (void **)out, "model",
+                          name ? name : "(default)", err));
 done:
     au_rows_close(&rows);
     return st;
@@ -117,7 +113,7 @@ au_status au_model_row_list(au_db *db, au_arena *a, au_model_row ***out, size_t 
                        "SELECT " MODEL_COLUMNS "FROM models WHERE active = 1 "
                        "ORDER BY is_default DESC, position",
                        ""));
-    AU_TRY(collect(rows, a, read_model, sizeof ***out, 0, (void ***)out, n, &more, err));
+    AU_TRY(au_page_collect(rows, a, read_model, sizeof ***out, 0, (void ***)out, n, &more, err));
 done:
     au_rows_close(&rows);
     return st;
@@ -163,7 +159,7 @@ au_status au_adapter_row_get(au_db *db, au_arena *a, const char *id, au_adapter_
     au_status st = AU_OK;
     AU_TRY(au_db_query(&rows, db, err, "SELECT " ADAPTER_COLUMNS "FROM adapters WHERE id = ?1", "t",
                        id));
-    AU_TRY(single(rows, a, read_adapter, sizeof **out, (void **)out, "adapter", id, err));
+    AU_TRY(au_page_single(rows, a, read_adapter, sizeof **out, (void **)out, "adapter", id, err));
 done:
     au_rows_close(&rows);
     return st;
@@ -179,7 +175,7 @@ au_status au_adapter_row_by_name(au_db *db, au_arena *a, const char *name, au_ad
                        "FROM adapters WHERE name = ?1 AND current = 1 AND "
                        "deleted_at = 0 ORDER BY version DESC LIMIT 1",
                        "t", name));
-    AU_TRY(single(rows, a, read_adapter, sizeof **out, (void **)out, "adapter", name, err));
+    AU_TRY(au_page_single(rows, a, read_adapter, sizeof **out, (void **)out, "adapter", name, err));
 done:
     au_rows_close(&rows);
     return st;
@@ -190,7 +186,7 @@ au_status au_adapter_row_list(au_db *db, au_arena *a, const au_adapter_filter *f
 {
     au_rows *rows = NULL;
     au_status st = AU_OK;
-    int limit = page_limit(f->limit);
+    int limit = au_page_limit(f->limit);
     AU_TRY(au_db_query(&rows, db, err,
                        "SELECT " ADAPTER_COLUMNS "FROM adapters WHERE deleted_at = 0 AND "
                        "id < COALESCE(?1, 'g') AND status = COALESCE(?2, status) AND "
@@ -200,7 +196,8 @@ au_status au_adapter_row_list(au_db *db, au_arena *a, const au_adapter_filter *f
                        "ttttiii", f->before_id, f->status, f->name, f->base_model,
                        (int64_t)f->version, (int64_t)(f->superseded || f->version),
                        (int64_t)limit + 1));
-    AU_TRY(collect(rows, a, read_adapter, sizeof ***out, limit, (void ***)out, n, has_more, err));
+    AU_TRY(au_page_collect(rows, a, read_adapter, sizeof ***out, limit, (void ***)out, n, has_more,
+                           err));
 done:
     au_rows_close(&rows);
     return st;
@@ -226,143 +223,6 @@ au_status au_adapter_fit(au_db *db, au_arena *a, const char *adapter_id,
     AU_TRY(r.st);
 done:
     au_rows_close(&rows);
-    return st;
-}
-
-/* ---- Samples
- * --------------------------------------------------------------------------------------- */
-
-#define SAMPLE_COLUMNS                                                                             \
-    "s.id, s.job_id, s.idx, s.variant, s.seed, s.prompt_id, p.text, p.negative_text, "             \
-    "s.model_name, s.model_fingerprint, s.adapter_id, a.name, s.adapter_sha256, s.strength, "      \
-    "s.params, s.format, s.sha256, s.pcm_sha256, s.store_key, s.sample_rate, s.channels, "         \
-    "s.frames, s.bytes, s.clipped, s.duration_s, s.loudness_lufs, s.true_peak_dbtp, s.peak, "      \
-    "s.recipe, s.mini, s.title, s.tags, s.created_at, s.deleted_at, s.revision "
-#define SAMPLE_TABLES                                                                              \
-    "FROM samples s JOIN prompts p ON p.id = s.prompt_id LEFT JOIN adapters a ON a.id = "          \
-    "s.adapter_id "
-
-static au_status read_sample(au_reader *r, void *record)
-{
-    au_sample *s = record;
-    s->id = au_read_text(r);
-    s->job_id = au_read_text(r);
-    s->index = au_read_int(r);
-    s->variant = au_read_int(r);
-    s->seed = (uint64_t)au_read_i64(r);
-    s->prompt_id = au_read_text(r);
-    s->prompt_text = au_read_text(r);
-    s->negative_text = au_read_text(r);
-    s->model_name = au_read_text(r);
-    s->model_fingerprint = au_read_text(r);
-    s->adapter_id = au_read_text(r);
-    s->adapter_name = au_read_text(r);
-    s->adapter_sha256 = au_read_text(r);
-    s->strength = au_read_double(r);
-    s->params = au_read_text(r);
-    s->format = au_read_text(r);
-    s->sha256 = au_read_text(r);
-    s->pcm_sha256 = au_read_text(r);
-    s->store_key = au_read_text(r);
-    s->sample_rate = au_read_int(r);
-    s->channels = au_read_int(r);
-    s->frames = au_read_i64(r);
-    s->bytes = au_read_i64(r);
-    s->clipped = au_read_i64(r);
-    s->duration_s = au_read_double(r);
-    s->loudness_lufs = au_read_double(r);
-    s->true_peak_dbtp = au_read_double(r);
-    s->peak = au_read_double(r);
-    s->recipe = au_read_text(r);
-    s->mini = au_read_text(r);
-    s->title = au_read_text(r);
-    s->tags = au_read_text(r);
-    s->created_at = au_read_i64(r);
-    s->deleted_at = au_read_i64(r);
-    s->revision = au_read_i64(r);
-    return r->st;
-}
-
-au_status au_sample_get(au_db *db, au_arena *a, const char *id, au_sample **out, au_err *err)
-{
-    au_rows *rows = NULL;
-    au_status st = AU_OK;
-    AU_TRY(au_db_query(&rows, db, err, "SELECT " SAMPLE_COLUMNS SAMPLE_TABLES "WHERE s.id = ?1",
-                       "t", id));
-    AU_TRY(single(rows, a, read_sample, sizeof **out, (void **)out, "sample", id, err));
-done:
-    au_rows_close(&rows);
-    return st;
-}
-
-static au_status read_sound(au_reader *r, void *record)
-{
-    au_sample *s = record;
-    *s = (au_sample){.id = au_read_text(r)};
-    s->format = au_read_text(r);
-    s->sha256 = au_read_text(r);
-    s->store_key = au_read_text(r);
-    s->sample_rate = au_read_int(r);
-    s->bytes = au_read_i64(r);
-    s->deleted_at = au_read_i64(r);
-    return r->st;
-}
-
-au_status au_sample_get_sound(au_db *db, au_arena *a, const char *id, au_sample **out, au_err *err)
-{
-    au_rows *rows = NULL;
-    au_status st = AU_OK;
-    AU_TRY(au_db_query(&rows, db, err,
-                       "SELECT id, format, sha256, store_key, sample_rate, bytes, deleted_at FROM "
-                       "samples WHERE id = ?1",
-                       "t", id));
-    AU_TRY(single(rows, a, read_sound, sizeof **out, (void **)out, "sample", id, err));
-done:
-    au_rows_close(&rows);
-    return st;
-}
-
-au_status au_sample_peaks(au_db *db, au_arena *a, const char *id, char **out, au_err *err)
-{
-    au_rows *rows = NULL;
-    bool has_row;
-    au_status st = AU_OK;
-    AU_TRY(au_db_query(&rows, db, err, "SELECT peaks FROM samples WHERE id = ?1", "t", id));
-    AU_TRY(au_rows_next(rows, &has_row, err));
-    AU_FAIL_IF(!has_row, AU_NOT_FOUND, "sample %.80s does not exist", id);
-    AU_TRY(au_rows_strdup(out, rows, 0, a, err));
-done:
-    au_rows_close(&rows);
-    return st;
-}
-
-au_status au_sample_list(au_db *db, au_arena *a, const au_sample_filter *f, au_sample ***out,
-                         size_t *n, bool *has_more, au_err *err)
-{
-    au_rows *rows = NULL;
-    au_buf sql;
-    au_status st = AU_OK;
-    int limit = page_limit(f->limit);
-    au_buf_init(&sql, SQL_BYTES);
-    au_buf_str(&sql, "SELECT " SAMPLE_COLUMNS SAMPLE_TABLES "WHERE s.deleted_at = 0");
-    if (f->before_id)
-        au_buf_str(&sql, " AND s.id < ?1");
-    if (f->job_id)
-        au_buf_str(&sql, " AND s.job_id = ?2");
-    if (f->prompt_id)
-        au_buf_str(&sql, " AND s.prompt_id = ?3");
-    if (f->adapter_id)
-        au_buf_str(&sql, " AND s.adapter_id = ?4");
-    if (f->model_name)
-        au_buf_str(&sql, " AND s.model_name = ?5");
-    au_buf_str(&sql, " ORDER BY s.id DESC LIMIT ?6");
-    AU_TRY(au_buf_check(&sql, err));
-    AU_TRY(au_db_query(&rows, db, err, au_buf_cstr(&sql), "ttttti", f->before_id, f->job_id,
-                       f->prompt_id, f->adapter_id, f->model_name, (int64_t)limit + 1));
-    AU_TRY(collect(rows, a, read_sample, sizeof ***out, limit, (void ***)out, n, has_more, err));
-done:
-    au_rows_close(&rows);
-    au_buf_deinit(&sql);
     return st;
 }
 
@@ -393,7 +253,7 @@ au_status au_worker_row_list(au_db *db, au_arena *a, au_worker_row ***out, size_
                     "SELECT id, host, pid, state, detail, models, started_at, seen_at FROM workers "
                     "WHERE state <> 'gone' ORDER BY id",
                     ""));
-    AU_TRY(collect(rows, a, read_worker, sizeof ***out, 0, (void ***)out, n, &more, err));
+    AU_TRY(au_page_collect(rows, a, read_worker, sizeof ***out, 0, (void ***)out, n, &more, err));
 done:
     au_rows_close(&rows);
     return st;

@@ -99,10 +99,11 @@ AU_MUST_CHECK au_status au_job_get(au_db *db, au_arena *a, const char *id, au_jo
 
 /* Newest first. Every field may be 0 / NULL. */
 typedef struct au_job_filter {
-    const char *state, *prompt_id, *adapter_id, *label;
-    int64_t created_after; /* created_at > this */
-    const char *before_id; /* keyset cursor: ids < this */
-    int limit;             /* 0: 20; at most 500 */
+    const char *state, *prompt_id, *adapter_id, *model_name, *label;
+    int64_t created_after;  /* created_at > this */
+    int64_t created_before; /* created_at < this */
+    const char *before_id;  /* keyset cursor: ids < this */
+    int limit;              /* 0: 20; at most 500 */
 } au_job_filter;
 /* *jobs: array of pointers in the arena. *has_more: another page follows. */
 AU_MUST_CHECK au_status au_job_list(au_db *db, au_arena *a, const au_job_filter *filter,

@@ -178,12 +178,16 @@ static void list_sql(au_buf *sql, const au_job_filter *f)
     if (f->prompt_id)
         au_buf_str(sql, " AND j.prompt_id = ?3");
     if (f->adapter_id)
-        au_buf_str(sql, " AND EXISTS (SELECT 1 FROM job_samples s WHERE s.job_id = j.id AND "
-                        "s.adapter_id = ?4)");
+        au_buf_str(sql, " AND j.id IN (SELECT job_id FROM job_samples WHERE adapter_id = ?4)");
+    if (f->model_name)
+        au_buf_str(sql, " AND j.model_name = ?10");
     if (f->label)
         au_buf_str(sql, *f->label ? " AND j.label = ?5 AND j.label <> ''" : " AND j.label = ?5");
     if (f->created_after)
         au_buf_str(sql, " AND j.created_at > ?6 AND j.id >= ?8");
+    if (f->created_before) /* ids may run ahead of a clock that was set back, so they bound nothing
+                            */
+        au_buf_str(sql, " AND j.created_at < ?9");
     au_buf_str(sql, " ORDER BY j.id DESC LIMIT ?7");
 }
 
@@ -206,9 +210,9 @@ au_status au_job_list(au_db *db, au_arena *a, const au_job_filter *f, au_job ***
     AU_TRY(au_buf_check(&sql, err));
     if (own)
         AU_TRY(au_db_begin_read(db, err));
-    AU_TRY(au_db_query(&rows, db, err, au_buf_cstr(&sql), "tttttiit", f->before_id, f->state,
+    AU_TRY(au_db_query(&rows, db, err, au_buf_cstr(&sql), "tttttiitit", f->before_id, f->state,
                        f->prompt_id, f->adapter_id, f->label, f->created_after, (int64_t)limit + 1,
-                       since));
+                       since, f->created_before, f->model_name));
     for (;;) {
         AU_TRY(au_rows_next(rows, &has_row, err));
         if (!has_row)

@@ -68,4 +68,17 @@ static inline au_status au_page_push(void ***items, size_t *n, size_t *cap, void
     return AU_OK;
 }
 
+/* What a page may hold when `limit` was asked for: 20 for 0, at most 500. */
+int au_page_limit(int limit);
+
+/* Collects the rows of a query into a page of records made by `read`. limit 0: all. */
+typedef au_status (*au_read_fn)(au_reader *r, void *record);
+AU_MUST_CHECK au_status au_page_collect(au_rows *rows, au_arena *a, au_read_fn read,
+                                        size_t record_size, int limit, void ***out, size_t *n,
+                                        bool *has_more, au_err *err);
+/* The first row's record; AU_NOT_FOUND with `what` and `id`. */
+AU_MUST_CHECK au_status au_page_single(au_rows *rows, au_arena *a, au_read_fn read,
+                                       size_t record_size, void **out, const char *what,
+                                       const char *id, au_err *err);
+
 #endif

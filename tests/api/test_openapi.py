@@ -156,6 +156,9 @@ class Things:
     def make_sample(self):
         return self.server.job(self.make_job())["samples"][0]["sample_id"]
 
+    def make_new_sample(self):
+        return self.make_sample()
+
     def make_adapter(self):
         return self.server.adapters()["chiptune"]["id"]
 

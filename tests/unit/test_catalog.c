@@ -32,7 +32,8 @@ static void test_prompts(void **state)
 {
     fixture *f = *state;
     char a[AU_UUID_TEXT], b[AU_UUID_TEXT], c[AU_UUID_TEXT];
-    bool made, deleted, more;
+    bool made, more;
+    au_change change;
     au_prompt *p, **page;
     size_t n;
     TX(au_prompt_create(f->db, "text", NULL, NULL, NULL, a, &f->err));
@@ -56,15 +57,17 @@ static void test_prompts(void **state)
     assert_int_equal(n, 2);
     assert_true(more);
     assert_string_equal(page[0]->id, c);
-    OK(au_prompt_list(f->db, &f->arena, &(au_prompt_filter){.limit = 2, .before_id = page[1]->id},
-                      &page, &n, &more, &f->err));
+    au_prompt_filter filter = {.limit = 2};
+    const au_place place = au_prompt_place(&filter, page[1]);
+    filter.after = &place;
+    OK(au_prompt_list(f->db, &f->arena, &filter, &page, &n, &more, &f->err));
     assert_int_equal(n, 1);
     assert_false(more);
     assert_string_equal(page[0]->id, a);
-    TX(au_prompt_delete(f->db, a, &deleted, &f->err));
-    assert_true(deleted);
-    TX(au_prompt_delete(f->db, a, &deleted, &f->err));
-    assert_false(deleted);
+    TX(au_prompt_delete(f->db, a, NULL, &change, &f->err));
+    assert_int_equal(change, AU_CHANGE_DONE);
+    TX(au_prompt_delete(f->db, a, NULL, &change, &f->err));
+    assert_int_equal(change, AU_CHANGE_GONE);
     OK(au_prompt_get(f->db, &f->arena, a, &p, &f->err));
     assert_true(p->deleted_at > 0);
     TX(au_prompt_find_or_create(f->db, "text", NULL, c, &made, &f->err));
@@ -130,9 +133,10 @@ static void test_samples(void **state)
     assert_int_equal(page[0]->index, 2);
     assert_true(page[0]->loudness_lufs == -23);
     assert_null(page[0]->adapter_id);
-    OK(au_sample_list(f->db, &f->arena,
-                      &(au_sample_filter){.model_name = "m", .before_id = page[1]->id}, &page, &n,
-                      &more, &f->err));
+    au_sample_filter filter = {.model_name = "m"};
+    const au_place place = au_sample_place(&filter, page[1]);
+    filter.after = &place;
+    OK(au_sample_list(f->db, &f->arena, &filter, &page, &n, &more, &f->err));
     assert_int_equal(n, 1);
     OK(au_sample_list(f->db, &f->arena, &(au_sample_filter){.adapter_id = W1}, &page, &n, &more,
                       &f->err));

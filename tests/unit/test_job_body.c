@@ -23,11 +23,11 @@ static char prompt_id[AU_UUID_TEXT], deleted_id[AU_UUID_TEXT], adapter_id[AU_UUI
 static au_status add_prompts(au_db *db, void *arg, au_err *err)
 {
     (void)arg;
-    bool deleted;
+    au_change change;
     au_status st = au_prompt_create(db, "bells", "noise", NULL, NULL, prompt_id, err);
     if (st == AU_OK)
         st = au_prompt_create(db, "gone", NULL, NULL, NULL, deleted_id, err);
-    return st == AU_OK ? au_prompt_delete(db, deleted_id, &deleted, err) : st;
+    return st == AU_OK ? au_prompt_delete(db, deleted_id, NULL, &change, err) : st;
 }
 
 static void check(au_status st, const au_err *err)

@@ -182,6 +182,7 @@ UPDATE jobs SET queue_key = created_at - priority * 60000;
 DROP INDEX jobs_queue;
 CREATE INDEX jobs_queue ON jobs (state, queue_key, id) WHERE state = 'queued'; -- state first, so that the planner prefers it to jobs_by_state
 CREATE INDEX jobs_queue_of_model ON jobs (state, model_name, queue_key, id) WHERE state = 'queued';
+CREATE INDEX jobs_by_model ON jobs (model_name, id);
 CREATE INDEX jobs_by_label ON jobs (label, id) WHERE label <> '';
 
 -- How many jobs wait, by queue_key divided by 2^7, 2^15 and 2^23 (level 0, 1, 2): the limit and every position are sums of a few hundred rows at
@@ -214,4 +215,91 @@ CREATE TRIGGER jobs_vanish AFTER DELETE ON jobs WHEN OLD.state = 'queued' BEGIN
         OR level = 1 AND bucket = OLD.queue_key >> 15 OR level = 2 AND bucket = OLD.queue_key >> 23;
     DELETE FROM queue_counts WHERE waiting = 0 AND (level = 0 AND bucket = OLD.queue_key >> 7
         OR level = 1 AND bucket = OLD.queue_key >> 15 OR level = 2 AND bucket = OLD.queue_key >> 23);
+END;
+
+-- Lists of samples: newest first is (created_at, id) downwards. deleted_at at the end saves the look into the row.
+DROP INDEX samples_by_prompt;
+DROP INDEX samples_by_adapter;
+DROP INDEX samples_by_model;
+CREATE INDEX samples_by_prompt ON samples (prompt_id, created_at, id, deleted_at);
+CREATE INDEX samples_by_adapter ON samples (adapter_id, created_at, id, deleted_at) WHERE adapter_id IS NOT NULL;
+CREATE INDEX samples_by_model ON samples (model_name, created_at, id, deleted_at);
+CREATE INDEX samples_by_age ON samples (created_at, id) WHERE deleted_at = 0;
+CREATE INDEX samples_starred ON samples (starred, created_at, id) WHERE starred = 1 AND deleted_at = 0;
+CREATE INDEX samples_by_rating ON samples (COALESCE(rating, 0), id) WHERE deleted_at = 0;
+CREATE INDEX samples_by_duration ON samples (duration_s, id) WHERE deleted_at = 0;
+CREATE TABLE sample_tags (
+    tag       TEXT NOT NULL,
+    sample_id TEXT NOT NULL,
+    PRIMARY KEY (tag, sample_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX sample_tags_by_sample ON sample_tags (sample_id);
+INSERT INTO sample_tags SELECT DISTINCT t.value, s.id FROM samples s, json_each(s.tags) t;
+
+-- Words of prompts and samples. A document's number is its age, so that what was found comes newest first without sorting. Only what is not deleted
+-- is in the words; triggers see to that, whoever changes a row.
+CREATE TABLE prompt_docs (doc INTEGER PRIMARY KEY, prompt_id TEXT NOT NULL UNIQUE) STRICT;
+CREATE TABLE sample_docs (doc INTEGER PRIMARY KEY, sample_id TEXT NOT NULL UNIQUE) STRICT;
+CREATE VIRTUAL TABLE prompt_words USING fts5 (text, title, attributes, tokenize = 'unicode61 remove_diacritics 2');
+CREATE VIRTUAL TABLE sample_words USING fts5 (prompt, title, tokenize = 'unicode61 remove_diacritics 2');
+INSERT INTO prompt_docs (prompt_id) SELECT id FROM prompts ORDER BY created_at, id;
+INSERT INTO prompt_words (rowid, text, title, attributes) SELECT d.doc, p.text, p.title, p.attributes
+    FROM prompt_docs d JOIN prompts p ON p.id = d.prompt_id WHERE p.deleted_at = 0;
+INSERT INTO sample_docs (sample_id) SELECT id FROM samples ORDER BY created_at, id;
+INSERT INTO sample_words (rowid, prompt, title) SELECT d.doc, p.text, s.title
+    FROM sample_docs d JOIN samples s ON s.id = d.sample_id JOIN prompts p ON p.id = s.prompt_id WHERE s.deleted_at = 0;
+CREATE TRIGGER samples_words_new AFTER INSERT ON samples BEGIN
+    INSERT INTO sample_docs (sample_id) VALUES (NEW.id);
+    INSERT INTO sample_words (rowid, prompt, title)
+        SELECT d.doc, p.text, NEW.title FROM sample_docs d, prompts p WHERE d.sample_id = NEW.id AND p.id = NEW.prompt_id;
+    INSERT OR IGNORE INTO sample_tags SELECT value, NEW.id FROM json_each(NEW.tags);
+END;
+CREATE TRIGGER samples_words_change AFTER UPDATE OF title, deleted_at ON samples
+WHEN OLD.title <> NEW.title OR (OLD.deleted_at = 0) <> (NEW.deleted_at = 0) BEGIN
+    DELETE FROM sample_words WHERE rowid = (SELECT doc FROM sample_docs WHERE sample_id = NEW.id);
+    INSERT INTO sample_words (rowid, prompt, title) SELECT d.doc, p.text, NEW.title
+        FROM sample_docs d, prompts p WHERE d.sample_id = NEW.id AND p.id = NEW.prompt_id AND NEW.deleted_at = 0;
+END;
+CREATE TRIGGER samples_tags_change AFTER UPDATE OF tags ON samples WHEN OLD.tags <> NEW.tags BEGIN
+    DELETE FROM sample_tags WHERE sample_id = NEW.id;
+    INSERT OR IGNORE INTO sample_tags SELECT value, NEW.id FROM json_each(NEW.tags);
+END;
+CREATE TRIGGER samples_words_gone AFTER DELETE ON samples BEGIN
+    DELETE FROM sample_words WHERE rowid = (SELECT doc FROM sample_docs WHERE sample_id = OLD.id);
+    DELETE FROM sample_docs WHERE sample_id = OLD.id;
+    DELETE FROM sample_tags WHERE sample_id = OLD.id;
+END;
+
+-- What the attributes of prompts say, one value a row; of a list each element, of an object none.
+CREATE TABLE prompt_attributes (
+    name      TEXT NOT NULL,
+    value     ANY NOT NULL,
+    prompt_id TEXT NOT NULL,
+    PRIMARY KEY (name, value, prompt_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX prompt_attributes_by_prompt ON prompt_attributes (prompt_id);
+CREATE VIEW prompt_attribute_values AS
+    SELECT p.id AS prompt_id, m.key AS name, COALESCE(e.value, m.value) AS value FROM prompts p, json_each(p.attributes) m
+    LEFT JOIN json_each(CASE m.type WHEN 'array' THEN m.value ELSE '[]' END) e
+    WHERE COALESCE(e.type, m.type) NOT IN ('array', 'object', 'null');
+INSERT OR IGNORE INTO prompt_attributes SELECT name, value, prompt_id FROM prompt_attribute_values;
+CREATE INDEX prompts_by_age ON prompts (created_at, id) WHERE deleted_at = 0;
+CREATE TRIGGER prompts_words_new AFTER INSERT ON prompts BEGIN
+    INSERT INTO prompt_docs (prompt_id) VALUES (NEW.id);
+    INSERT INTO prompt_words (rowid, text, title, attributes) SELECT doc, NEW.text, NEW.title, NEW.attributes FROM prompt_docs WHERE prompt_id = NEW.id;
+    INSERT OR IGNORE INTO prompt_attributes SELECT name, value, prompt_id FROM prompt_attribute_values WHERE prompt_id = NEW.id AND NEW.attributes <> '{}';
+END;
+CREATE TRIGGER prompts_words_change AFTER UPDATE OF title, attributes, deleted_at ON prompts BEGIN
+    DELETE FROM prompt_words WHERE rowid = (SELECT doc FROM prompt_docs WHERE prompt_id = NEW.id);
+    INSERT INTO prompt_words (rowid, text, title, attributes)
+        SELECT doc, NEW.text, NEW.title, NEW.attributes FROM prompt_docs WHERE prompt_id = NEW.id AND NEW.deleted_at = 0;
+END;
+CREATE TRIGGER prompts_attributes_change AFTER UPDATE OF attributes ON prompts WHEN OLD.attributes <> NEW.attributes BEGIN
+    DELETE FROM prompt_attributes WHERE prompt_id = NEW.id;
+    INSERT OR IGNORE INTO prompt_attributes SELECT name, value, prompt_id FROM prompt_attribute_values WHERE prompt_id = NEW.id;
+END;
+CREATE TRIGGER prompts_words_gone AFTER DELETE ON prompts BEGIN
+    DELETE FROM prompt_words WHERE rowid = (SELECT doc FROM prompt_docs WHERE prompt_id = OLD.id);
+    DELETE FROM prompt_docs WHERE prompt_id = OLD.id;
+    DELETE FROM prompt_attributes WHERE prompt_id = OLD.id;
 END;
