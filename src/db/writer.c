@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,6 +31,7 @@ typedef struct request {
 
 struct au_writer {
     au_db *db;
+    _Atomic uint64_t commits;
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t wake;
@@ -90,8 +92,10 @@ static void run_group(au_writer *w, request *group)
     }
     if (st == AU_OK && any)
         st = au_db_commit(w->db, &err);
-    if (st == AU_OK && any)
+    if (st == AU_OK && any) {
+        atomic_fetch_add(&w->commits, 1);
         tell_commit(w);
+    }
     au_db_rollback(w->db);
     for (request *r = group; r && st != AU_OK; r = r->next) {
         if (r->status == AU_OK)
@@ -187,6 +191,11 @@ void au_writer_free(au_writer **writer)
     au_db_close(&w->db);
     free(w);
     *writer = NULL;
+}
+
+uint64_t au_writer_commits(const au_writer *w)
+{
+    return atomic_load(&w->commits) + 1;
 }
 
 void au_writer_on_commit(au_writer *w, void (*on_commit)(void *user), void *user)

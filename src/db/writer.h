@@ -24,6 +24,9 @@ AU_MUST_CHECK au_status au_writer_new(au_writer **out, const char *url, size_t q
 /* Executes what is queued, joins, closes. NULL is fine. */
 void au_writer_free(au_writer **w);
 
+/* Rises with each commit, before the `done` of its requests: who keeps what it read can tell that
+ * the writer has changed nothing since. At least 1. Any thread. */
+uint64_t au_writer_commits(const au_writer *w);
 /* `on_commit` (NULL: nobody) is called on the writer thread after each commit, before the `done` of
  * its requests. It must not block. When this returns, the one that was set before is not running
  * any more. Any thread. */

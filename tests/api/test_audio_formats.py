@@ -534,3 +534,13 @@ def test_signed_links_open_other_forms_too(live, ending, more):
     assert reply.status_code == 200, reply.text
     assert reply.headers["ETag"] == f'"sha256-{sha256(reply.content)}"'
     harness.check_problem(live.get(link.replace("/audio?", f"/audio{ending}?") + "0" + more), 403)
+
+
+def test_a_deletion_shows_at_once_in_what_was_just_served(live):
+    made = live.samples_of(live.run(prompt="short life", duration_s=0.2))[0]
+    for _ in range(4):
+        assert live.get(made["urls"]["audio"]).status_code == 200
+    assert live.req("DELETE", f"/v1/samples/{made['id']}").status_code == 204
+    for _ in range(4):  # on whichever thread
+        harness.check_problem(live.get(made["urls"]["audio"]), 410)
+        harness.check_problem(live.get(made["urls"]["peaks"]), 410)
