@@ -51,6 +51,19 @@ const au_command au_cli_commands[AU_COMMAND_COUNT] = {
          "  aulos key create --name studio --scopes read,write --expires-in 90d\n"
          "  aulos key list --server http://127.0.0.1:8080",
          au_command_key},
+    [AU_COMMAND_JOBS] =
+        {"jobs", "list | show ID | watch ID | cancel ID [OPTIONS]", "jobs, for operators",
+         "In the data folder, whether its server runs or not, or through a server with --server.\n"
+         "watch ends with the job: exit status 0 if it was completed, else 1.\n"
+         "\n"
+         "  aulos jobs list --server http://127.0.0.1:8080\n"
+         "  aulos jobs watch 0197f3a2-6d1c-7c51-9d0e-3f6f1b2a4c5d --data ./aulos-data",
+         au_command_jobs},
+    [AU_COMMAND_MIGRATE] =
+        {"migrate", "[OPTIONS]", "bring a data folder to this version's schema",
+         "A server does so when it starts; no server may be at work with the folder. The old\n"
+         "database stays beside the new one.",
+         au_command_migrate},
     [AU_COMMAND_VERSION] = {"version", "[OPTIONS]", "version, build, processor features in use",
                             NULL, au_command_version},
     [AU_COMMAND_HELP] = {"help", "[COMMAND]", "this list, or the options of a command", NULL,

@@ -20,6 +20,8 @@ typedef enum au_command_id {
     AU_COMMAND_ADAPTER,
     AU_COMMAND_BENCH,
     AU_COMMAND_KEY,
+    AU_COMMAND_JOBS,
+    AU_COMMAND_MIGRATE,
     AU_COMMAND_VERSION,
     AU_COMMAND_HELP,
     AU_COMMAND_COUNT,
@@ -56,6 +58,8 @@ int au_command_model(const au_options *o);
 int au_command_adapter(const au_options *o);
 int au_command_bench(const au_options *o);
 int au_command_key(const au_options *o);
+int au_command_jobs(const au_options *o);
+int au_command_migrate(const au_options *o);
 int au_command_version(const au_options *o);
 int au_command_help(const au_options *o);
 

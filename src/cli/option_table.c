@@ -13,6 +13,8 @@ enum {
     ADAPTER = 1 << AU_COMMAND_ADAPTER,
     BENCH = 1 << AU_COMMAND_BENCH,
     KEY = 1 << AU_COMMAND_KEY,
+    JOBS = 1 << AU_COMMAND_JOBS,
+    MIGRATE = 1 << AU_COMMAND_MIGRATE,
     VERSION = 1 << AU_COMMAND_VERSION,
 };
 enum { REPEAT = AU_OPTION_REPEAT, OPEN_MIN = AU_OPTION_OPEN_MIN, INTERNAL = AU_OPTION_INTERNAL };
@@ -25,8 +27,8 @@ static const au_option options[AU_OPT_COUNT] = {
 #undef OPTION
 };
 
-static const char *const command_names[] = {"generate", "serve",   "worker", "tokenize",
-                                            "model",    "adapter", "bench",  "key",
-                                            "version",  "help",    NULL};
+static const char *const command_names[] = {"generate", "serve", "worker", "tokenize", "model",
+                                            "adapter",  "bench", "key",    "jobs",     "migrate",
+                                            "version",  "help",  NULL};
 
 const au_option_table au_cli_options = {options, AU_OPT_COUNT, command_names};
