@@ -344,8 +344,9 @@ static au_status read_all(au_http_request *rq, au_arena *a, json_t **snapshot, i
     AU_TRY(add_jobs(&jobs, db, a, AU_JOB_CANCELLING, err));
     AU_TRY(add_jobs(&jobs, db, a, AU_JOB_QUEUED, err));
     AU_TRY(au_queue_stats_get(db, &stats, err));
-    *snapshot = json_pack("{s:O, s:{s:I, s:I}}", "jobs", jobs, "queue", "queued",
-                          (json_int_t)stats.queued, "processing", (json_int_t)stats.processing);
+    *snapshot = json_pack("{s:O, s:{s:I, s:I, s:b}}", "jobs", jobs, "queue", "queued",
+                          (json_int_t)stats.queued, "processing", (json_int_t)stats.processing,
+                          "paused", stats.paused);
     AU_FAIL_IF(!*snapshot, AU_NOMEM, "out of memory");
 done:
     json_decref(jobs);

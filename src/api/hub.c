@@ -119,6 +119,15 @@ static au_status add_sample(json_t **data, au_db *db, au_arena *a, const char *i
     return AU_OK;
 }
 
+/* Of a job: the names of the contract; of what else happens to something, its kind. */
+static const char *stream_name(const au_event *e)
+{
+    bool job = strcmp(e->kind, "job") == 0;
+    bool own = strcmp(e->event, "state") == 0 || strcmp(e->event, "sample") == 0 ||
+               strcmp(e->event, "done") == 0;
+    return job && own ? e->event : e->kind;
+}
+
 au_status au_hub_text(au_buf *out, au_db *db, au_arena *a, const au_event *e, const char *base_path,
                       au_err *err)
 {
@@ -127,12 +136,17 @@ au_status au_hub_text(au_buf *out, au_db *db, au_arena *a, const au_event *e, co
     au_buf text;
     au_buf_init(&text, TEXT_MAX_BYTES);
     AU_TRY(au_json_parse(&data, e->data, strlen(e->data), "data of an event", err));
+    const char *name = stream_name(e);
     bool job = strcmp(e->kind, "job") == 0, sample = strcmp(e->kind, "sample") == 0;
+    bool change = strcmp(name, e->kind) == 0;
     AU_FAIL_IF(!json_is_object(data), AU_CORRUPT, "data of event %lld is not an object",
                (long long)e->id);
-    int rc = job ? json_object_set_new(data, "job_id", json_string(e->subject))
-                 : json_object_set_new(data, "id", json_string(e->subject)) |
-                       json_object_set_new(data, "change", json_string(e->event));
+    int rc = 0;
+    if (job)
+        rc |= json_object_set_new(data, "job_id", json_string(e->subject));
+    if (change)
+        rc |= json_object_set_new(data, "id", json_string(e->subject)) |
+              json_object_set_new(data, "change", json_string(e->event));
     if (sample)
         rc |= json_object_set_new(data, "sample_id", json_string(e->subject));
     rc |= json_object_set_new(data, "at", au_time_json(e->created_at));
@@ -143,7 +157,7 @@ au_status au_hub_text(au_buf *out, au_db *db, au_arena *a, const au_event *e, co
     au_http_place_urls_at(base_path, data);
     au_json_dump(&text, data);
     AU_TRY(au_buf_check(&text, err));
-    au_sse_event(out, job ? e->event : e->kind, au_buf_cstr(&text));
+    au_sse_event(out, name, au_buf_cstr(&text));
     AU_TRY(au_buf_check(out, err));
 done:
     json_decref(data);

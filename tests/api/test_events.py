@@ -258,7 +258,7 @@ def test_one_stream_for_everything(live):
         number, name, snapshot = stream.event()
         assert name == "snapshot"
         assert before["id"] in [j["id"] for j in snapshot["jobs"]] or live.job(before)["state"] in FINAL
-        assert set(snapshot["queue"]) >= {"queued", "processing"}
+        assert set(snapshot["queue"]) == {"queued", "processing", "paused"}
         jobs = [live.submit(prompt=f"all {i}", duration_s=0.5, num_samples=2, seed=i) for i in range(3)]
         live.cancel(before)
         left = {j["id"] for j in jobs}
@@ -302,6 +302,19 @@ def test_replay_of_everything_and_kinds(api):
     # A number that was never given: the client's memory is not ours, so it begins anew.
     with Stream(api, "/v1/events", {"Last-Event-ID": str(2**62)}) as stream:
         assert stream.event()[1] == "snapshot"
+
+
+def test_what_happens_to_other_things_is_told(live):
+    job = live.run(prompt="told of", duration_s=0.3, num_samples=1, seed=8)
+    with Stream(live, "/v1/events?kind=job,prompt") as stream:
+        assert stream.event()[1] == "snapshot"
+        prompt = live.prompt("a prompt of its own to tell of")
+        number, name, data = stream.until(lambda e: e[1] == "prompt")[-1]
+        assert (data["id"], data["change"]) == (prompt["id"], "created")
+        assert live.req("DELETE", f"/v1/jobs/{job['id']}").status_code == 204
+        number, name, data = stream.until(lambda e: e[1] == "job")[-1]
+        assert (data["id"], data["change"]) == (job["id"], "deleted")
+    check_problem(live.get(f"/v1/jobs/{job['id']}/events"), 410, "gone")
 
 
 # ---- Many, slow, gone -------------------------------------------------------------------------------------------
