@@ -49,7 +49,8 @@ def main():
             codes = []
             for i in range(first, end, batch):
                 x = np.stack([data.wave(j, 0, whole) for j in range(i, min(end, i + batch))])
-                z = model.encoder(torch.from_numpy(x)[:, None].to(args.device)).float()
+                with torch.autocast(args.device.split(":")[0], torch.bfloat16):  # a third faster; 99 % of the codes are the same
+                    z = model.encoder(torch.from_numpy(x)[:, None].to(args.device)).float()
                 codes.append(quantizer(z)[2].cpu().numpy().astype(np.uint16))
             part = path.with_suffix(".part")
             np.concatenate(codes).tofile(part)

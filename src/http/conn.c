@@ -532,6 +532,15 @@ static step step_body(au_http_conn *c)
     return receive(c);
 }
 
+/* A token in a path lets in whoever knows it: then the log has the pattern alone. */
+static const char *path_for_log(const au_http_request *rq)
+{
+    const au_http_route *route = rq->match.route;
+    if (route && strstr(route->pattern, "{token}"))
+        return route->pattern;
+    return rq->head.path ? rq->head.path : "-";
+}
+
 /* The reply is sent: the next request, or the end. */
 static step end_reply(au_http_conn *c)
 {
@@ -544,7 +553,7 @@ static step end_reply(au_http_conn *c)
         log_begin(rq);
         au_log(AU_LOG_INFO, "http", "request method=%s path=%s status=%d bytes=%llu us=%lld",
                rq->head.method ? rq->head.method : "-",
-               au_log_quote(path, sizeof path, rq->head.path ? rq->head.path : "-"), rq->res.status,
+               au_log_quote(path, sizeof path, path_for_log(rq)), rq->res.status,
                (unsigned long long)rq->res.length, (long long)(taken_ns / 1000));
         log_end();
     }

@@ -309,6 +309,13 @@ def test_the_trace_and_the_request_are_in_the_log(make_server):
         assert not [line for line in logged(server, reply.headers["X-Request-Id"]) if "trace=" in line]
 
 
+def test_a_token_in_a_path_is_not_logged(make_server):
+    server = make_server(workers=0)
+    reply = server.get("/v1/sessions/a-secret-of-a-rater/next")
+    lines = logged(server, reply.headers["X-Request-Id"])
+    assert "a-secret-of-a-rater" not in server.log() and "/v1/sessions/{token}/next" in lines[-1]
+
+
 def test_refusals_say_when_to_come_back(make_server):
     server = make_server("--queue-limit", "1", "--min-free-disk", "1M", workers=0)
     server.submit(prompt="a", duration_s=0.5)

@@ -61,6 +61,7 @@ def entry(rank, function, args, port):
 def launch(function, args):
     """Runs function(args) in args.processes processes."""
     os.environ.setdefault("OMP_NUM_THREADS", str(args.threads))
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if args.processes == 1:
         entry(0, function, args, 0)
     else:
