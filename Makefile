@@ -10,7 +10,7 @@ PROMPT ?=
 SETUP = test -f $(1)/build.ninja || meson setup $(1) --prefix $(PREFIX) $(MESON_FLAGS) $(2)
 SANITIZE = -Dbuildtype=debugoptimized -Db_lundef=false
 
-.PHONY: all help need deps demo test quick asan tsan bench canary fuzz lint install uninstall clean
+.PHONY: all help need deps demo test quick asan tsan chaos bench canary fuzz lint install uninstall clean
 
 all: need
 	@$(call SETUP,$(BUILD)) >/dev/null
@@ -26,6 +26,7 @@ help:
 	@echo "make asan       every test under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make tsan       jobs, http, thread pool and scenarios under ThreadSanitizer"
 	@echo "make lint       include order, style, symbols, headers, links"
+	@echo "make chaos      server and workers killed CHAOS_KILLS (default 1000) times under load, and nothing lost: minutes"
 	@echo "make bench      speed on this machine, beside transformers and nginx where they are installed"
 	@echo "make canary     many jobs over many adapters at once, each sample compared with one made alone (CANARY_JOBS, default 1000)"
 	@echo "make fuzz       each parser for FUZZ_SECONDS (default 60) under libFuzzer"
@@ -59,6 +60,9 @@ asan: need
 tsan: need
 	@$(call SETUP,$(BUILD)-tsan,$(SANITIZE) -Db_sanitize=thread) >/dev/null
 	@python3 tools/run_tests.py --build $(BUILD)-tsan --jobs $(JOBS) --only quick,slow,api --threaded
+
+chaos: all
+	@python3 tests/chaos/chaos.py $(BUILD) --kills $${CHAOS_KILLS:-1000}
 
 bench: all
 	@$(BUILD)/aulos bench

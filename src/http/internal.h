@@ -16,7 +16,7 @@
 #include "http/http1.h"
 #include "http/range.h"
 #include "http/router.h"
-#include "http/stats.h"
+#include "http/counters.h"
 
 enum {
     ARENA_MAX_BYTES = 16 << 20,    /* of one request: its head, and the records a handler reads */

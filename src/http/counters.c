@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* One row a route, and one for what matched none; relaxed atomics, since each number stands for
  * itself. A histogram's count is the sum of its buckets, so that both always agree. */
-#include "http/stats.h"
+#include "http/counters.h"
 
 #include <stdlib.h>
 

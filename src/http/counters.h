@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* What the HTTP server counts of itself: requests by route and kind of status, how long they took,
  * bytes. Counters are atomic and only rise. */
-#ifndef AU_HTTP_STATS_H
-#define AU_HTTP_STATS_H
+#ifndef AU_HTTP_COUNTERS_H
+#define AU_HTTP_COUNTERS_H
 
 #include <stdatomic.h>
 #include <stddef.h>
