@@ -78,7 +78,8 @@ def test_head_is_get_without_the_body(api, pattern):
     got, whole = ask(api, "GET", path)
     assert got == status < 500
     length = re.search(rb"\r\nContent-Length: (\d+)\r\n", head)
-    if got == 200 and "ready" not in pattern and "metrics" not in pattern:  # those change from one look to the next
+    # What tells of this moment (free disk, uptime, counters) may be of another length a moment later.
+    if got == 200 and not re.search("ready|system|metrics", pattern):
         assert int(length[1]) == len(whole.partition(b"\r\n\r\n")[2])
 
 
