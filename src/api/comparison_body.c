@@ -232,14 +232,6 @@ static au_status take_arms(parser *p)
     return st;
 }
 
-static bool same_arm(const au_arm *a, const au_arm *b)
-{
-    if (!a->adapter_sha256 || !b->adapter_sha256)
-        return a->adapter_sha256 == b->adapter_sha256;
-    return strcmp(a->adapter_sha256, b->adapter_sha256) == 0 &&
-           !(a->strength > b->strength || a->strength < b->strength);
-}
-
 /* Every two arms of every index of every prompt. */
 static void make_pairs(parser *p)
 {
@@ -279,7 +271,7 @@ static void check_variants(parser *p)
     }
     for (size_t i = 1; i < what->n_arms; i++) {
         for (size_t j = 0; j < i; j++) {
-            if (same_arm(&what->arms[i], &what->arms[j]))
+            if (au_arm_equal(&what->arms[i], &what->arms[j]))
                 au_check_add(p->c, au_check_at_index(p->c, "/variants", i), "conflict",
                              json_pack("{s:s}", "with", au_check_at_index(p->c, "/variants", j)));
         }

@@ -12,8 +12,6 @@
 #include "jobs/job.h"
 #include "jobs/reader.h"
 
-enum { DEFAULT_LIMIT = 20, MAX_LIMIT = 500 };
-
 static const char *const mode_names[] = {"view", "ab", "abx"};
 static const char *const pair_states[] = {"generating", "ready", "failed"};
 
@@ -157,8 +155,9 @@ done:
 
 /* ---- Reading ---- */
 
-static au_status read_comparison(au_reader *r, au_comparison *c)
+static au_status read_comparison(au_reader *r, void *record)
 {
+    au_comparison *c = record;
     c->id = au_read_text(r);
     const char *mode = au_read_text(r);
     c->title = au_read_text(r);
@@ -326,22 +325,15 @@ au_status au_comparison_get(au_db *db, au_arena *a, const char *id, au_compariso
 {
     au_rows *rows = NULL;
     au_status st = AU_OK;
-    bool found;
-    au_comparison *c = au_arena_alloc(a, sizeof *c);
-    AU_FAIL_IF(!c, AU_LIMIT, "comparison does not fit the memory of the request");
-    *c = (au_comparison){0};
     AU_TRY(
         au_db_query(&rows, db, err, "SELECT " COLUMNS "FROM comparisons c WHERE id = ?1", "t", id));
-    AU_TRY(au_rows_next(rows, &found, err));
-    AU_FAIL_IF(!found, AU_NOT_FOUND, "comparison %.40s does not exist", id);
-    au_reader r = au_reader_of(rows, a, err);
-    AU_TRY(read_comparison(&r, c));
+    AU_TRY(au_page_single(rows, a, read_comparison, sizeof **out, (void **)out, "comparison", id,
+                          err));
     au_rows_close(&rows);
-    AU_TRY(read_jobs(db, a, c, err));
-    AU_TRY(read_samples(db, a, c, err));
-    AU_TRY(read_arms(db, a, c, err));
-    AU_TRY(read_pairs(db, a, c, err));
-    *out = c;
+    AU_TRY(read_jobs(db, a, *out, err));
+    AU_TRY(read_samples(db, a, *out, err));
+    AU_TRY(read_arms(db, a, *out, err));
+    AU_TRY(read_pairs(db, a, *out, err));
 done:
     au_rows_close(&rows);
     return st;
@@ -352,30 +344,13 @@ au_status au_comparison_list(au_db *db, au_arena *a, const char *before_id, int 
 {
     au_rows *rows = NULL;
     au_status st = AU_OK;
-    size_t cap = 0;
-    limit = limit <= 0 ? DEFAULT_LIMIT : limit > MAX_LIMIT ? MAX_LIMIT : limit;
-    *out = NULL;
-    *n = 0;
-    *has_more = false;
+    limit = au_page_limit(limit);
     AU_TRY(au_db_query(&rows, db, err,
                        "SELECT " COLUMNS "FROM comparisons c WHERE deleted_at = 0 AND "
                        "c.id < COALESCE(?1, 'g') ORDER BY c.id DESC LIMIT ?2",
                        "ti", before_id, (int64_t)limit + 1));
-    for (bool has_row;;) {
-        AU_TRY(au_rows_next(rows, &has_row, err));
-        if (!has_row)
-            break;
-        if (*n == (size_t)limit) {
-            *has_more = true;
-            break;
-        }
-        au_comparison *c = au_arena_alloc(a, sizeof *c);
-        AU_FAIL_IF(!c, AU_LIMIT, "comparison does not fit the memory of the request");
-        *c = (au_comparison){0};
-        au_reader r = au_reader_of(rows, a, err);
-        AU_TRY(read_comparison(&r, c));
-        AU_TRY(au_page_push((void ***)out, n, &cap, c, a, err));
-    }
+    AU_TRY(au_page_collect(rows, a, read_comparison, sizeof ***out, limit, (void ***)out, n,
+                           has_more, err));
     au_rows_close(&rows);
     for (size_t i = 0; i < *n; i++)
         AU_TRY(read_samples(db, a, (*out)[i], err));

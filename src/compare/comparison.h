@@ -37,6 +37,9 @@ typedef struct au_arm {
     const char *adapter_id, *adapter_name, *adapter_sha256; /* NULL: none */
     double strength;
 } au_arm;
+/* The same adapter by its content, at the same strength; without an adapter strength says nothing.
+ */
+bool au_arm_equal(const au_arm *a, const au_arm *b);
 
 typedef enum au_pair_state {
     AU_PAIR_GENERATING, /* its job has not made both samples yet */

@@ -13,26 +13,27 @@ static bool same_text(const char *a, const char *b)
     return a && b ? strcmp(a, b) == 0 : a == b;
 }
 
+bool au_arm_equal(const au_arm *a, const au_arm *b)
+{
+    return same_text(a->adapter_sha256, b->adapter_sha256) &&
+           (!a->adapter_sha256 || !(fabs(a->strength - b->strength) > 0));
+}
+
 /* The arm of a sample, a new one where it is not known yet. */
 static au_status find_arm(au_comparison *c, const au_sample *s, size_t *arm, au_err *err)
 {
-    for (size_t i = 0; i < c->n_arms; i++) {
-        const au_arm *known = &c->arms[i];
-        bool any_strength = !s->adapter_sha256; /* of no adapter: it says nothing */
-        if (same_text(s->adapter_sha256, known->adapter_sha256) &&
-            (any_strength || !(fabs(known->strength - s->strength) > 0))) {
-            *arm = i;
+    const au_arm own = {.adapter_id = s->adapter_id,
+                        .adapter_name = s->adapter_name,
+                        .adapter_sha256 = s->adapter_sha256,
+                        .strength = s->strength};
+    for (*arm = 0; *arm < c->n_arms; ++*arm) {
+        if (au_arm_equal(&c->arms[*arm], &own))
             return AU_OK;
-        }
     }
     if (c->n_arms == AU_ARMS_MAX)
         return au_fail(err, AU_LIMIT, "the samples have more than %d different adapters",
                        AU_ARMS_MAX);
-    c->arms[c->n_arms] = (au_arm){.adapter_id = s->adapter_id,
-                                  .adapter_name = s->adapter_name,
-                                  .adapter_sha256 = s->adapter_sha256,
-                                  .strength = s->strength};
-    *arm = c->n_arms++;
+    c->arms[c->n_arms++] = own;
     return AU_OK;
 }
 

@@ -136,16 +136,26 @@ done:
 
 /* ---- Reading ---- */
 
+static au_status read_session(au_reader *r, void *record)
+{
+    au_rater_session *s = record;
+    s->id = au_read_text(r);
+    s->comparison_id = au_read_text(r);
+    s->rater = au_read_text(r);
+    s->number = au_read_int(r);
+    s->created_at = au_read_i64(r);
+    s->n_trials = (size_t)au_read_i64(r);
+    s->n_votes = (size_t)au_read_i64(r);
+    return r->st;
+}
+
 au_status au_rater_session_get(au_db *db, au_arena *a, const char *token, au_rater_session **out,
                                au_err *err)
 {
     char hash[AU_SHA256_TEXT];
     au_rows *rows = NULL;
-    bool found;
     au_status st = AU_OK;
     hash_token(hash, token);
-    au_rater_session *s = au_arena_alloc(a, sizeof *s);
-    AU_FAIL_IF(!s, AU_LIMIT, "session does not fit the memory of the request");
     AU_TRY(au_db_query(&rows, db, err,
                        "SELECT s.id, s.comparison_id, s.rater, s.number, s.created_at, "
                        "(SELECT COUNT(*) FROM trials t WHERE t.session_id = s.id), "
@@ -154,18 +164,8 @@ au_status au_rater_session_get(au_db *db, au_arena *a, const char *token, au_rat
                        "FROM rater_sessions s JOIN comparisons c ON c.id = s.comparison_id "
                        "WHERE s.token_hash = ?1 AND c.deleted_at = 0",
                        "t", hash));
-    AU_TRY(au_rows_next(rows, &found, err));
-    AU_FAIL_IF(!found, AU_NOT_FOUND, "the session does not exist");
-    au_reader r = au_reader_of(rows, a, err);
-    s->id = au_read_text(&r);
-    s->comparison_id = au_read_text(&r);
-    s->rater = au_read_text(&r);
-    s->number = au_read_int(&r);
-    s->created_at = au_read_i64(&r);
-    s->n_trials = (size_t)au_read_i64(&r);
-    s->n_votes = (size_t)au_read_i64(&r);
-    AU_TRY(r.st);
-    *out = s;
+    /* The token is a secret: errors name its hash. */
+    AU_TRY(au_page_single(rows, a, read_session, sizeof **out, (void **)out, "session", hash, err));
 done:
     au_rows_close(&rows);
     return st;
@@ -176,30 +176,18 @@ done:
     "v.trial_id IS NOT NULL FROM trials t LEFT JOIN votes v ON v.trial_id = t.id "                 \
     "WHERE t.session_id = ?1 AND "
 
-/* The first row; NULL where there is none. */
-static au_status read_trial(au_rows *rows, au_arena *a, au_trial **out, au_err *err)
+static au_status read_trial(au_reader *r, void *record)
 {
-    au_status st = AU_OK;
-    bool found;
-    *out = NULL;
-    AU_TRY(au_rows_next(rows, &found, err));
-    if (!found)
-        goto done;
-    au_trial *t = au_arena_alloc(a, sizeof *t);
-    AU_FAIL_IF(!t, AU_LIMIT, "trial does not fit the memory of the request");
-    au_reader r = au_reader_of(rows, a, err);
-    t->id = au_read_text(&r);
-    t->n = au_read_int(&r);
-    t->sample_x = au_read_text(&r);
-    t->sample_y = au_read_text(&r);
-    t->reference_is_x = au_read_bool(&r);
-    t->x_gain_db = au_read_double(&r);
-    t->y_gain_db = au_read_double(&r);
-    t->voted = au_read_bool(&r);
-    AU_TRY(r.st);
-    *out = t;
-done:
-    return st;
+    au_trial *t = record;
+    t->id = au_read_text(r);
+    t->n = au_read_int(r);
+    t->sample_x = au_read_text(r);
+    t->sample_y = au_read_text(r);
+    t->reference_is_x = au_read_bool(r);
+    t->x_gain_db = au_read_double(r);
+    t->y_gain_db = au_read_double(r);
+    t->voted = au_read_bool(r);
+    return r->st;
 }
 
 au_status au_trial_next(au_db *db, au_arena *a, const char *session_id, au_trial **out, au_err *err)
@@ -208,7 +196,12 @@ au_status au_trial_next(au_db *db, au_arena *a, const char *session_id, au_trial
     au_status st = AU_OK;
     AU_TRY(au_db_query(&rows, db, err, TRIAL "v.trial_id IS NULL ORDER BY t.n LIMIT 1", "t",
                        session_id));
-    AU_TRY(read_trial(rows, a, out, err));
+    st = au_page_single(rows, a, read_trial, sizeof **out, (void **)out, "open trial of session",
+                        session_id, err);
+    if (st == AU_NOT_FOUND) {
+        *out = NULL;
+        st = AU_OK;
+    }
 done:
     au_rows_close(&rows);
     return st;
@@ -221,8 +214,7 @@ au_status au_trial_get(au_db *db, au_arena *a, const char *session_id, int n, co
     au_status st = AU_OK;
     AU_TRY(au_db_query(&rows, db, err, TRIAL "(t.n = ?2 OR t.id = ?3)", "tit", session_id,
                        (int64_t)n, id));
-    AU_TRY(read_trial(rows, a, out, err));
-    AU_FAIL_IF(!*out, AU_NOT_FOUND, "the session has no such trial");
+    AU_TRY(au_page_single(rows, a, read_trial, sizeof **out, (void **)out, "trial", id, err));
 done:
     au_rows_close(&rows);
     return st;
@@ -263,26 +255,26 @@ done:
     return st;
 }
 
+static au_status read_vote(au_reader *r, void *record)
+{
+    au_vote *v = record;
+    v->choice = au_read_text(r);
+    v->heard_x_s = au_read_double(r);
+    v->heard_y_s = au_read_double(r);
+    v->created_at = au_read_i64(r);
+    return r->st;
+}
+
 au_status au_vote_get(au_db *db, au_arena *a, const char *trial_id, au_vote **out, au_err *err)
 {
     au_rows *rows = NULL;
     au_status st = AU_OK;
-    bool found;
     AU_TRY(au_db_query(
         &rows, db, err,
         "SELECT choice, heard_x_s, heard_y_s, created_at FROM votes WHERE trial_id = ?1", "t",
         trial_id));
-    AU_TRY(au_rows_next(rows, &found, err));
-    AU_FAIL_IF(!found, AU_NOT_FOUND, "the trial has no vote");
-    au_vote *v = au_arena_alloc(a, sizeof *v);
-    AU_FAIL_IF(!v, AU_LIMIT, "vote does not fit the memory of the request");
-    au_reader r = au_reader_of(rows, a, err);
-    v->choice = au_read_text(&r);
-    v->heard_x_s = au_read_double(&r);
-    v->heard_y_s = au_read_double(&r);
-    v->created_at = au_read_i64(&r);
-    AU_TRY(r.st);
-    *out = v;
+    AU_TRY(au_page_single(rows, a, read_vote, sizeof **out, (void **)out, "vote on trial", trial_id,
+                          err));
 done:
     au_rows_close(&rows);
     return st;

@@ -15,7 +15,6 @@
 
 enum {
     MAX_PAYLOAD = 1 << 16,
-    DEFAULT_LIMIT = 20,
     TYPE_TEXT = 64,
     MAX_LISTED = 64, /* sample ids of a job that a payload lists */
 };
@@ -217,33 +216,26 @@ done:
 #define WEBHOOK                                                                                    \
     "SELECT id, url, description, secret, events, active, created_at, deleted_at FROM webhooks "
 
-static au_status read_webhook(au_rows *rows, au_arena *a, au_webhook **out, au_err *err)
+static au_status read_webhook(au_reader *r, void *record)
 {
-    au_webhook *w = au_arena_alloc(a, sizeof *w);
-    if (!w)
-        return au_fail(err, AU_LIMIT, "webhook does not fit the memory of the request");
-    au_reader r = au_reader_of(rows, a, err);
-    w->id = au_read_text(&r);
-    w->url = au_read_text(&r);
-    w->description = au_read_text(&r);
-    w->secret = au_read_text(&r);
-    w->events = au_read_text(&r);
-    w->active = au_read_bool(&r);
-    w->created_at = au_read_i64(&r);
-    w->deleted_at = au_read_i64(&r);
-    *out = w;
-    return r.st;
+    au_webhook *w = record;
+    w->id = au_read_text(r);
+    w->url = au_read_text(r);
+    w->description = au_read_text(r);
+    w->secret = au_read_text(r);
+    w->events = au_read_text(r);
+    w->active = au_read_bool(r);
+    w->created_at = au_read_i64(r);
+    w->deleted_at = au_read_i64(r);
+    return r->st;
 }
 
 au_status au_webhook_get(au_db *db, au_arena *a, const char *id, au_webhook **out, au_err *err)
 {
     au_rows *rows = NULL;
-    bool found;
     au_status st = AU_OK;
     AU_TRY(au_db_query(&rows, db, err, WEBHOOK "WHERE id = ?1", "t", id));
-    AU_TRY(au_rows_next(rows, &found, err));
-    AU_FAIL_IF(!found, AU_NOT_FOUND, "webhook %.40s does not exist", id);
-    AU_TRY(read_webhook(rows, a, out, err));
+    AU_TRY(au_page_single(rows, a, read_webhook, sizeof **out, (void **)out, "webhook", id, err));
 done:
     au_rows_close(&rows);
     return st;
@@ -253,25 +245,14 @@ au_status au_webhook_list(au_db *db, au_arena *a, const char *before_id, int lim
                           au_webhook ***out, size_t *n, bool *has_more, au_err *err)
 {
     au_rows *rows = NULL;
-    size_t cap = 0;
     au_status st = AU_OK;
-    limit = limit > 0 ? limit : DEFAULT_LIMIT;
-    *out = NULL;
-    *n = 0;
-    *has_more = false;
+    limit = au_page_limit(limit);
     AU_TRY(au_db_query(&rows, db, err,
                        WEBHOOK "WHERE deleted_at = 0 AND id < COALESCE(?1, 'g') "
                                "ORDER BY id DESC LIMIT ?2",
                        "ti", before_id, (int64_t)limit + 1));
-    for (bool has_row;;) {
-        au_webhook *w;
-        AU_TRY(au_rows_next(rows, &has_row, err));
-        *has_more = has_row && *n == (size_t)limit;
-        if (!has_row || *has_more)
-            break;
-        AU_TRY(read_webhook(rows, a, &w, err));
-        AU_TRY(au_page_push((void ***)out, n, &cap, w, a, err));
-    }
+    AU_TRY(au_page_collect(rows, a, read_webhook, sizeof ***out, limit, (void ***)out, n, has_more,
+                           err));
 done:
     au_rows_close(&rows);
     return st;
@@ -302,48 +283,22 @@ done:
     "d.last_error, d.created_at, d.ended_at, w.url, w.secret FROM deliveries d "                   \
     "JOIN webhooks w ON w.id = d.webhook_id "
 
-static au_status read_delivery(au_rows *rows, au_arena *a, au_delivery **out, au_err *err)
+static au_status read_delivery(au_reader *r, void *record)
 {
-    au_delivery *d = au_arena_alloc(a, sizeof *d);
-    if (!d)
-        return au_fail(err, AU_LIMIT, "delivery does not fit the memory of the request");
-    au_reader r = au_reader_of(rows, a, err);
-    d->id = au_read_text(&r);
-    d->webhook_id = au_read_text(&r);
-    d->event = au_read_text(&r);
-    d->payload = au_read_text(&r);
-    d->state = au_read_text(&r);
-    d->attempts = au_read_int(&r);
-    d->last_status = au_read_int(&r);
-    d->last_error = au_read_text(&r);
-    d->created_at = au_read_i64(&r);
-    d->ended_at = au_read_i64(&r);
-    d->url = au_read_text(&r);
-    d->secret = au_read_text(&r);
-    *out = d;
-    return r.st;
-}
-
-/* All rows of a query; limit 0: no limit. */
-static au_status read_deliveries(au_rows *rows, au_arena *a, int limit, au_delivery ***out,
-                                 size_t *n, bool *has_more, au_err *err)
-{
-    size_t cap = 0;
-    au_status st = AU_OK;
-    *out = NULL;
-    *n = 0;
-    *has_more = false;
-    for (bool has_row;;) {
-        au_delivery *d;
-        AU_TRY(au_rows_next(rows, &has_row, err));
-        *has_more = has_row && limit > 0 && *n == (size_t)limit;
-        if (!has_row || *has_more)
-            break;
-        AU_TRY(read_delivery(rows, a, &d, err));
-        AU_TRY(au_page_push((void ***)out, n, &cap, d, a, err));
-    }
-done:
-    return st;
+    au_delivery *d = record;
+    d->id = au_read_text(r);
+    d->webhook_id = au_read_text(r);
+    d->event = au_read_text(r);
+    d->payload = au_read_text(r);
+    d->state = au_read_text(r);
+    d->attempts = au_read_int(r);
+    d->last_status = au_read_int(r);
+    d->last_error = au_read_text(r);
+    d->created_at = au_read_i64(r);
+    d->ended_at = au_read_i64(r);
+    d->url = au_read_text(r);
+    d->secret = au_read_text(r);
+    return r->st;
 }
 
 au_status au_delivery_list(au_db *db, au_arena *a, const char *webhook_id, const char *state,
@@ -352,12 +307,13 @@ au_status au_delivery_list(au_db *db, au_arena *a, const char *webhook_id, const
 {
     au_rows *rows = NULL;
     au_status st = AU_OK;
-    limit = limit > 0 ? limit : DEFAULT_LIMIT;
+    limit = au_page_limit(limit);
     AU_TRY(au_db_query(&rows, db, err,
                        DELIVERY "WHERE d.webhook_id = ?1 AND d.id < COALESCE(?2, 'g') AND "
                                 "(?3 IS NULL OR d.state = ?3) ORDER BY d.id DESC LIMIT ?4",
                        "ttti", webhook_id, before_id, state, (int64_t)limit + 1));
-    AU_TRY(read_deliveries(rows, a, limit, out, n, has_more, err));
+    AU_TRY(au_page_collect(rows, a, read_delivery, sizeof ***out, limit, (void ***)out, n, has_more,
+                           err));
 done:
     au_rows_close(&rows);
     return st;
@@ -367,13 +323,10 @@ au_status au_delivery_get(au_db *db, au_arena *a, const char *webhook_id, const 
                           au_delivery **out, au_err *err)
 {
     au_rows *rows = NULL;
-    bool found;
     au_status st = AU_OK;
     AU_TRY(au_db_query(&rows, db, err, DELIVERY "WHERE d.webhook_id = ?1 AND d.id = ?2", "tt",
                        webhook_id, id));
-    AU_TRY(au_rows_next(rows, &found, err));
-    AU_FAIL_IF(!found, AU_NOT_FOUND, "delivery %.40s does not exist", id);
-    AU_TRY(read_delivery(rows, a, out, err));
+    AU_TRY(au_page_single(rows, a, read_delivery, sizeof **out, (void **)out, "delivery", id, err));
 done:
     au_rows_close(&rows);
     return st;
@@ -413,7 +366,7 @@ au_status au_delivery_take(au_db *db, au_arena *a, int limit, int64_t hold_ms, a
                        DELIVERY "WHERE d.state = 'pending' AND d.due_at <= au_clock_ms() AND "
                                 "w.active = 1 ORDER BY d.due_at, d.id LIMIT ?1",
                        "i", (int64_t)limit));
-    AU_TRY(read_deliveries(rows, a, 0, out, n, &more, err));
+    AU_TRY(au_page_collect(rows, a, read_delivery, sizeof ***out, 0, (void ***)out, n, &more, err));
     au_rows_close(&rows);
     for (size_t i = 0; i < *n; i++)
         AU_TRY(au_db_exec(db, NULL, err,
