@@ -76,6 +76,9 @@ typedef struct au_api_outcome {
     au_err err; /* valid when status is not AU_OK */
 } au_api_outcome;
 const au_api_outcome *au_api_outcome_of(const au_http_request *rq);
+/* Whether the write failed; then the problem has been set: 404 for AU_NOT_FOUND, which means that
+ * there is no `what` of that id, else as au_api_failed. */
+bool au_api_write_failed(au_http_request *rq, const char *what, const char *id);
 
 /* ---- Making things ----
  *

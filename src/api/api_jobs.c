@@ -91,13 +91,10 @@ static au_status write_cancel(au_db *db, void *arg, au_err *err)
 
 static au_http_result cancel_written(au_http_request *rq)
 {
-    const au_api_outcome *o = au_api_outcome_of(rq);
-    const cancel *c = o->arg;
+    const cancel *c = au_api_outcome_of(rq)->arg;
     au_job *job;
-    if (o->status == AU_NOT_FOUND)
-        return au_api_not_found(rq, "job", c->id);
-    if (o->status != AU_OK)
-        return au_api_failed(rq, o->status, &o->err);
+    if (au_api_write_failed(rq, "job", c->id))
+        return AU_HTTP_DONE;
     if (c->deleted_at)
         return au_api_gone(rq, "job", c->id);
     if (c->result == AU_CANCEL_TOO_LATE)
@@ -145,12 +142,9 @@ static au_status write_deletion(au_db *db, void *arg, au_err *err)
 
 static au_http_result deletion_written(au_http_request *rq)
 {
-    const au_api_outcome *o = au_api_outcome_of(rq);
-    const deletion *d = o->arg;
-    if (o->status == AU_NOT_FOUND)
-        return au_api_not_found(rq, "job", d->id);
-    if (o->status != AU_OK)
-        return au_api_failed(rq, o->status, &o->err);
+    const deletion *d = au_api_outcome_of(rq)->arg;
+    if (au_api_write_failed(rq, "job", d->id))
+        return AU_HTTP_DONE;
     if (!d->deleted) /* somebody else was first */
         return au_api_gone(rq, "job", d->id);
     if (au_api_of(rq)->janitor)

@@ -37,20 +37,11 @@ au_http_result au_post_link(au_http_request *rq)
 {
     static const char *const no_query[] = {NULL};
     int64_t seconds;
-    au_sample *sample;
-    au_err err;
-    const char *id = au_api_id(rq);
     if (!au_http_query_parse(rq, no_query) || !read_seconds(rq, &seconds))
         return AU_HTTP_DONE;
-    if (!id)
-        return au_api_not_found(rq, "sample", au_http_param(rq, "id"));
-    au_status st = au_sample_get(au_api_db(rq), au_http_arena(rq), id, &sample, &err);
-    if (st == AU_NOT_FOUND)
-        return au_api_not_found(rq, "sample", id);
-    if (st != AU_OK)
-        return au_api_failed(rq, st, &err);
-    if (sample->deleted_at)
-        return au_api_gone(rq, "sample", id);
+    const au_sample *sample = au_api_sample(rq);
+    if (!sample)
+        return AU_HTTP_DONE;
     char signature[AU_KEYED_HASH_TEXT];
     int64_t expires_at = au_time_ms() + seconds * 1000;
     au_link_sign(signature, au_api_of(rq)->auth.secret, sample->id, expires_at);

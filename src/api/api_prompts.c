@@ -197,10 +197,8 @@ typedef struct change {
 static au_http_result reply_unchanged(au_http_request *rq, const au_api_outcome *o)
 {
     const change *c = o->arg;
-    if (o->status == AU_NOT_FOUND)
-        return au_api_not_found(rq, "prompt", c->id);
-    if (o->status != AU_OK)
-        return au_api_failed(rq, o->status, &o->err);
+    if (au_api_write_failed(rq, "prompt", c->id))
+        return AU_HTTP_DONE;
     if (c->result == AU_CHANGE_GONE)
         return au_api_gone(rq, "prompt", c->id);
     return au_http_problem(rq, AU_PROBLEM_PRECONDITION,

@@ -183,6 +183,9 @@ static au_http_result get_side(au_http_request *rq, const char *side, au_http_ha
     uint64_t n = 0;
     if (!au_http_query_parse(rq, no_query) || !load_session(rq, &s, &c))
         return AU_HTTP_DONE;
+    if (side[0] == 'r' && c->mode != AU_COMPARE_ABX)
+        return au_http_problem(rq, AU_PROBLEM_NOT_FOUND,
+                               "only trials of mode abx have a reference");
     bool known = au_parse_u64(au_http_param(rq, "n"), &n) && n <= s->n_trials;
     au_status st = known
                        ? au_trial_get(au_api_db(rq), au_http_arena(rq), s->id, (int)n, "", &t, &err)
@@ -223,13 +226,6 @@ au_http_result au_get_trial_y(au_http_request *rq)
 
 au_http_result au_get_trial_reference(au_http_request *rq)
 {
-    au_rater_session *s;
-    au_comparison *c;
-    if (!load_session(rq, &s, &c))
-        return AU_HTTP_DONE;
-    if (c->mode != AU_COMPARE_ABX)
-        return au_http_problem(rq, AU_PROBLEM_NOT_FOUND,
-                               "only trials of mode abx have a reference");
     return get_side(rq, "reference", au_get_trial_reference);
 }
 

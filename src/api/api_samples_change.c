@@ -121,12 +121,9 @@ static au_status write_change(au_db *db, void *arg, au_err *err)
 
 static au_http_result change_written(au_http_request *rq)
 {
-    const au_api_outcome *o = au_api_outcome_of(rq);
-    const change *c = o->arg;
-    if (o->status == AU_NOT_FOUND)
-        return au_api_not_found(rq, "sample", c->id);
-    if (o->status != AU_OK)
-        return au_api_failed(rq, o->status, &o->err);
+    const change *c = au_api_outcome_of(rq)->arg;
+    if (au_api_write_failed(rq, "sample", c->id))
+        return AU_HTTP_DONE;
     if (c->result != AU_CHANGE_DONE)
         return reply_unchanged(rq, c->result, c->id);
     return au_get_sample(rq);
@@ -171,12 +168,9 @@ done:
 
 static au_http_result deletion_written(au_http_request *rq)
 {
-    const au_api_outcome *o = au_api_outcome_of(rq);
-    const change *c = o->arg;
-    if (o->status == AU_NOT_FOUND)
-        return au_api_not_found(rq, "sample", c->id);
-    if (o->status != AU_OK)
-        return au_api_failed(rq, o->status, &o->err);
+    const change *c = au_api_outcome_of(rq)->arg;
+    if (au_api_write_failed(rq, "sample", c->id))
+        return AU_HTTP_DONE;
     return c->result == AU_CHANGE_DONE ? au_http_reply_empty(rq, 204)
                                        : reply_unchanged(rq, c->result, c->id);
 }
@@ -211,12 +205,9 @@ done:
 
 static au_http_result restoration_written(au_http_request *rq)
 {
-    const au_api_outcome *o = au_api_outcome_of(rq);
-    const change *c = o->arg;
-    if (o->status == AU_NOT_FOUND)
-        return au_api_not_found(rq, "sample", c->id);
-    if (o->status != AU_OK)
-        return au_api_failed(rq, o->status, &o->err);
+    const change *c = au_api_outcome_of(rq)->arg;
+    if (au_api_write_failed(rq, "sample", c->id))
+        return AU_HTTP_DONE;
     if (c->result == AU_CHANGE_GONE)
         return au_http_problem(rq, AU_PROBLEM_GONE,
                                "sample %s was deleted with its job, so its audio is gone", c->id);

@@ -292,12 +292,9 @@ static au_status write_repeat(au_db *db, void *arg, au_err *err)
 
 static au_http_result repeat_written(au_http_request *rq)
 {
-    const au_api_outcome *o = au_api_outcome_of(rq);
-    const repetition *r = o->arg;
-    if (o->status == AU_NOT_FOUND)
-        return au_api_not_found(rq, "delivery", r->old);
-    if (o->status != AU_OK)
-        return au_api_failed(rq, o->status, &o->err);
+    const repetition *r = au_api_outcome_of(rq)->arg;
+    if (au_api_write_failed(rq, "delivery", r->old))
+        return AU_HTTP_DONE;
     if (au_api_of(rq)->sender)
         au_sender_kick(au_api_of(rq)->sender);
     au_http_set_header(rq, "Location", "/v1/webhooks/%s/deliveries/%s", r->webhook_id, r->id);

@@ -227,3 +227,13 @@ const au_api_outcome *au_api_outcome_of(const au_http_request *rq)
 {
     return au_http_data(rq);
 }
+
+bool au_api_write_failed(au_http_request *rq, const char *what, const char *id)
+{
+    const au_api_outcome *o = au_api_outcome_of(rq);
+    if (o->status == AU_NOT_FOUND)
+        au_api_not_found(rq, what, id);
+    else if (o->status != AU_OK)
+        au_api_failed(rq, o->status, &o->err);
+    return o->status != AU_OK;
+}
