@@ -240,9 +240,7 @@ done:
 static au_status read_recipe(au_recipe *out, json_t **json, char **params, const au_sample *s,
                              au_err *err)
 {
-    au_buf text;
     au_status st = AU_OK;
-    au_buf_init(&text, 1 << 20);
     AU_TRY(au_json_parse(json, s->recipe, strlen(s->recipe), "recipe", err));
     *out = (au_recipe){.prompt = s->prompt_text,
                        .negative = s->negative_text,
@@ -251,11 +249,9 @@ static au_status read_recipe(au_recipe *out, json_t **json, char **params, const
                        .strength = s->strength,
                        .seed = s->seed,
                        .numerics = json_string_value(json_object_get(*json, "numerics"))};
-    au_json_dump(&text, json_object_get(*json, "params"));
-    AU_TRY(au_buf_take(&text, params, NULL, err));
+    AU_TRY(au_json_text(params, json_object_get(*json, "params"), 1 << 20, err));
     out->params_json = *params;
 done:
-    au_buf_deinit(&text);
     return st;
 }
 

@@ -192,3 +192,13 @@ void au_json_dump(au_buf *b, const json_t *j)
         break;
     }
 }
+
+au_status au_json_text(char **out, const json_t *j, size_t max_bytes, au_err *err)
+{
+    au_buf text;
+    au_buf_init(&text, max_bytes);
+    au_json_dump(&text, j);
+    au_status st = au_buf_take(&text, out, NULL, err);
+    au_buf_deinit(&text);
+    return st;
+}

@@ -23,5 +23,7 @@ AU_MUST_CHECK au_status au_json_load(json_t **out, const char *path, size_t max_
 /* One line, keys sorted, reals with 17 significant digits shortened to the shortest text that reads
  * back to the same double (so 0.1 is printed as 0.1). Appends to b. */
 void au_json_dump(au_buf *b, const json_t *j);
+/* The same as a text of its own, owned by the caller. AU_LIMIT: more than max_bytes. */
+AU_MUST_CHECK au_status au_json_text(char **out, const json_t *j, size_t max_bytes, au_err *err);
 
 #endif

@@ -82,8 +82,6 @@ au_status au_model_report(const au_model *model, bool full_hash, char **json, au
     json_t *files = NULL, *dtypes = dtype_counts(model->tensors, &elements);
     au_status st = file_list(model->tensors, full_hash, &files, err);
     json_t *root = NULL;
-    au_buf buf;
-    au_buf_init(&buf, REPORT_BYTES);
     if (st != AU_OK) {
         json_decref(dtypes);
         goto done;
@@ -107,10 +105,8 @@ au_status au_model_report(const au_model *model, bool full_hash, char **json, au
                                   "temperature", info->hf_temperature, "top_k", info->hf_top_k,
                                   "top_p", info->hf_top_p));
     AU_TRY(model->family->report(model->net, root, err));
-    au_json_dump(&buf, root);
-    AU_TRY(au_buf_take(&buf, json, NULL, err));
+    AU_TRY(au_json_text(json, root, REPORT_BYTES, err));
 done:
     json_decref(root);
-    au_buf_deinit(&buf);
     return st;
 }

@@ -24,16 +24,11 @@ void au_finding_deinit(au_finding *f)
 
 static au_status dump(char **out, json_t *j, au_err *err)
 {
-    au_buf text;
     au_status st = AU_OK;
-    size_t len;
-    au_buf_init(&text, MAX_REPORT_BYTES);
     AU_FAIL_IF(!j, AU_INTERNAL, "the adapter's problem is not valid text");
-    au_json_dump(&text, j);
-    AU_TRY(au_buf_take(&text, out, &len, err));
+    AU_TRY(au_json_text(out, j, MAX_REPORT_BYTES, err));
 done:
     json_decref(j);
-    au_buf_deinit(&text);
     return st;
 }
 

@@ -219,17 +219,6 @@ static const char *title_of(const char *type)
     return "The job failed";
 }
 
-static au_status dump(char **out, const json_t *j, au_err *err)
-{
-    au_buf text;
-    size_t len;
-    au_buf_init(&text, MAX_ATTEMPTS_BYTES);
-    au_json_dump(&text, j);
-    au_status st = au_buf_take(&text, out, &len, err);
-    au_buf_deinit(&text);
-    return st;
-}
-
 au_status au_job_end_texts(const au_job_facts *f, const au_job_end *end, char **error,
                            char **attempts, au_err *err)
 {
@@ -252,8 +241,8 @@ au_status au_job_end_texts(const au_job_facts *f, const au_job_end *end, char **
                   "status", strcmp(end->type, "deadline") == 0 ? 504 : 500, "detail", end->detail,
                   "retryable", end->retryable, "attempts", list);
     AU_FAIL_IF(!problem, AU_INTERNAL, "error of the job is not valid text");
-    AU_TRY(dump(attempts, list, err));
-    AU_TRY(dump(error, problem, err));
+    AU_TRY(au_json_text(attempts, list, MAX_ATTEMPTS_BYTES, err));
+    AU_TRY(au_json_text(error, problem, MAX_ATTEMPTS_BYTES, err));
 done:
     json_decref(list);
     json_decref(problem);

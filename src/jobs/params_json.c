@@ -18,20 +18,15 @@ static const char *const presets[] = {
 
 au_status au_params_json(const au_params *p, char **json, au_err *err)
 {
-    au_buf text;
     au_status st = AU_OK;
-    au_buf_init(&text, MAX_BYTES);
     json_t *j =
         json_pack("{s:s, s:f, s:f, s:f, s:i, s:f, s:b}", "preset", presets[p->preset], "duration_s",
                   p->duration_s, "guidance", p->guidance, "temperature", p->temperature, "top_k",
                   p->top_k, "top_p", p->top_p, "greedy", p->greedy);
     AU_FAIL_IF(!j, AU_INVALID, "parameters are not finite numbers");
-    au_json_dump(&text, j);
-    size_t len;
-    AU_TRY(au_buf_take(&text, json, &len, err));
+    AU_TRY(au_json_text(json, j, MAX_BYTES, err));
 done:
     json_decref(j);
-    au_buf_deinit(&text);
     return st;
 }
 

@@ -52,10 +52,7 @@ double au_registry_max_duration_s(const au_model *m)
 static au_status model_info_json(char **out, const au_model *m, au_err *err)
 {
     const au_model_info *i = au_model_get_info(m);
-    au_buf text;
     au_status st = AU_OK;
-    size_t len;
-    au_buf_init(&text, MAX_INFO_BYTES);
     json_t *j = json_pack(
         "{s:i, s:i, s:f, s:i, s:i, s:i, s:f, s:f, s:i, s:I, s:f, s:f, s:f, s:i}", "sample_rate",
         i->sample_rate, "channels", i->channels, "frame_rate", i->frame_rate, "hop", i->hop,
@@ -64,11 +61,9 @@ static au_status model_info_json(char **out, const au_model *m, au_err *err)
         (json_int_t)i->weights_bytes, "hf_guidance", i->hf_guidance, "hf_temperature",
         i->hf_temperature, "hf_top_p", i->hf_top_p, "hf_top_k", i->hf_top_k);
     AU_FAIL_IF(!j, AU_INTERNAL, "model %s has values that are not finite", i->name);
-    au_json_dump(&text, j);
-    AU_TRY(au_buf_take(&text, out, &len, err));
+    AU_TRY(au_json_text(out, j, MAX_INFO_BYTES, err));
 done:
     json_decref(j);
-    au_buf_deinit(&text);
     return st;
 }
 

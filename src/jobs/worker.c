@@ -95,10 +95,7 @@ static au_status name_models(self *s, au_err *err)
 {
     const au_worker_config *c = s->w.config;
     json_t *list = json_array();
-    au_buf text;
     au_status st = AU_OK;
-    size_t len;
-    au_buf_init(&text, MAX_NAMES_BYTES);
     AU_TRY(au_calloc(&s->w.model_names, c->n_models, sizeof *s->w.model_names, err));
     for (size_t i = 0; i < c->n_models; i++) {
         const char *dir = c->models[i].dir;
@@ -114,11 +111,9 @@ static au_status name_models(self *s, au_err *err)
         AU_FAIL_IF(json_array_append_new(list, json_string(name)) != 0, AU_INVALID,
                    "name of model %s is not valid text", dir);
     }
-    au_json_dump(&text, list);
-    AU_TRY(au_buf_take(&text, &s->models_json, &len, err));
+    AU_TRY(au_json_text(&s->models_json, list, MAX_NAMES_BYTES, err));
 done:
     json_decref(list);
-    au_buf_deinit(&text);
     return st;
 }
 

@@ -192,10 +192,7 @@ static au_status recipe_json(char **out, const au_worker_job *r, const au_job_sa
 {
     const au_job *job = r->job;
     json_t *params = NULL, *adapter = NULL, *j = NULL;
-    au_buf text;
-    size_t len;
     au_status st = AU_OK;
-    au_buf_init(&text, MAX_RECIPE_BYTES);
     AU_TRY(au_json_parse(&params, r->params_json, strlen(r->params_json), "parameters", err));
     adapter = s->adapter_id
                   ? json_pack("{s:s, s:s?, s:s, s:f}", "id", s->adapter_id, "name", s->adapter_name,
@@ -207,13 +204,11 @@ static au_status recipe_json(char **out, const au_worker_job *r, const au_job_sa
                   job->model_fingerprint, "adapter", adapter, "seed", (json_int_t)s->seed, "params",
                   params, "format", job->format, "numerics", au_numerics_class());
     AU_FAIL_IF(!j, AU_INTERNAL, "recipe of job %s is not valid text", job->id);
-    au_json_dump(&text, j);
-    AU_TRY(au_buf_take(&text, out, &len, err));
+    AU_TRY(au_json_text(out, j, MAX_RECIPE_BYTES, err));
 done:
     json_decref(j);
     json_decref(adapter);
     json_decref(params);
-    au_buf_deinit(&text);
     return st;
 }
 

@@ -56,6 +56,23 @@ static inline void fixture_close(fixture *f)
     OK(au_remove_tree(f->dir, &f->err));
 }
 
+/* For cmocka: a fixture of its own for each test. */
+static inline int fixture_setup(void **state)
+{
+    fixture *f = calloc(1, sizeof *f);
+    assert_non_null(f);
+    fixture_open(f);
+    *state = f;
+    return 0;
+}
+
+static inline int fixture_teardown(void **state)
+{
+    fixture_close(*state);
+    free(*state);
+    return 0;
+}
+
 /* TX(call): the call in a durable transaction of its own. */
 #define TX(call)                                                                                   \
     do {                                                                                           \

@@ -16,21 +16,6 @@
 #include "jobs/intake.h"
 #include "jobs_fixture.h"
 
-static int setup(void **state)
-{
-    fixture *f = calloc(1, sizeof *f);
-    fixture_open(f);
-    *state = f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture_close(*state);
-    free(*state);
-    return 0;
-}
-
 static const au_adapter_row *row(fixture *f, const char *id)
 {
     au_adapter_row *r;
@@ -303,10 +288,10 @@ static void test_thread(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_content_decides, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_rejected, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_deletion, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_patch, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_content_decides, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_rejected, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_deletion, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_patch, fixture_setup, fixture_teardown),
         cmocka_unit_test_setup_teardown(test_check, setup_bench, teardown_bench),
         cmocka_unit_test_setup_teardown(test_thread, setup_bench, teardown_bench),
     };

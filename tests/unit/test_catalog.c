@@ -13,21 +13,6 @@
 
 #define W1 "01970000-0000-7000-8000-000000000001"
 
-static int setup(void **state)
-{
-    fixture *f = calloc(1, sizeof *f);
-    fixture_open(f);
-    *state = f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture_close(*state);
-    free(*state);
-    return 0;
-}
-
 static void test_prompts(void **state)
 {
     fixture *f = *state;
@@ -177,7 +162,7 @@ static void test_unknown_values_and_limits(void **state)
     au_arena_deinit(&small);
 }
 
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define T(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 int main(void)
 {
     const struct CMUnitTest tests[] = {T(test_prompts), T(test_models), T(test_samples),

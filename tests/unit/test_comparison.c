@@ -38,13 +38,6 @@ static int setup(void **state)
     return 0;
 }
 
-static int teardown(void **state)
-{
-    fixture_close(*state);
-    free(*state);
-    return 0;
-}
-
 /* A job with `n_arms` variants (none, adapter 1, adapter 2), finished if asked. */
 static void make_job(fixture *f, int num_samples, size_t n_arms, bool finish, char id[AU_UUID_TEXT])
 {
@@ -347,7 +340,7 @@ static void test_abx(void **state)
     assert_int_equal(r.all.arms[0].wins, 0);
 }
 
-#define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+#define T(fn) cmocka_unit_test_setup_teardown(fn, setup, fixture_teardown)
 
 int main(void)
 {

@@ -32,13 +32,6 @@ static int setup(void **state)
     return 0;
 }
 
-static int teardown(void **state)
-{
-    fixture_close(*state);
-    free(*state);
-    return 0;
-}
-
 static au_status check_object(void *user, const char *key, uint64_t size, au_err *err)
 {
     fixture *f = user;
@@ -502,7 +495,7 @@ static void test_thread(void **state)
     assert_false(claim_as(f, W1, &lease)); /* backs off */
 }
 
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, fixture_teardown)
 int main(void)
 {
     const struct CMUnitTest tests[] = {

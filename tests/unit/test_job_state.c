@@ -13,14 +13,6 @@
 #define W1 "01970000-0000-7000-8000-000000000001"
 #define W2 "01970000-0000-7000-8000-000000000002"
 
-static int setup(void **state)
-{
-    fixture *f = calloc(1, sizeof *f);
-    fixture_open(f);
-    *state = f;
-    return 0;
-}
-
 static int teardown(void **state)
 {
     fixture *f = *state;
@@ -593,7 +585,7 @@ static void test_lists(void **state)
     assert_int_equal(q.processing, 0);
 }
 
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define T(name) cmocka_unit_test_setup_teardown(name, fixture_setup, teardown)
 int main(void)
 {
     const struct CMUnitTest tests[] = {

@@ -14,21 +14,6 @@ enum { MANY = 37 };
 
 static char ids[MANY][AU_UUID_TEXT];
 
-static int setup(void **state)
-{
-    fixture *f = malloc(sizeof *f);
-    fixture_open(f);
-    *state = f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture_close(*state);
-    free(*state);
-    return 0;
-}
-
 /* One sample by way of a job: its text, and how many milliseconds after the epoch it was made. */
 static void add(fixture *f, char id[AU_UUID_TEXT], const char *text, int64_t created_at,
                 double duration_s)
@@ -375,14 +360,17 @@ static void test_prompts_by_word_and_attribute(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_every_order_page_by_page, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_a_place_stays_right_when_the_list_changes, setup,
-                                        teardown),
-        cmocka_unit_test_setup_teardown(test_filters, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_searching, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_every_order_page_by_page, fixture_setup,
+                                        fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_a_place_stays_right_when_the_list_changes,
+                                        fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_filters, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_searching, fixture_setup, fixture_teardown),
         cmocka_unit_test(test_search_words),
-        cmocka_unit_test_setup_teardown(test_what_is_found_follows_changes, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_prompts_by_word_and_attribute, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_what_is_found_follows_changes, fixture_setup,
+                                        fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_prompts_by_word_and_attribute, fixture_setup,
+                                        fixture_teardown),
     };
     return cmocka_run_group_tests_name("samples", tests, NULL, NULL);
 }

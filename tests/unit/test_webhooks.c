@@ -166,21 +166,6 @@ static void test_patterns(void **state)
         assert_false(au_webhook_pattern_valid(wrong[i]));
 }
 
-static int setup(void **state)
-{
-    fixture *f = calloc(1, sizeof *f);
-    fixture_open(f);
-    *state = f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture_close(*state);
-    free(*state);
-    return 0;
-}
-
 static void add_webhook(fixture *f, const char *events, char id[AU_UUID_TEXT])
 {
     au_webhook w = {
@@ -294,8 +279,9 @@ int main(void)
         cmocka_unit_test(test_urls),
         cmocka_unit_test(test_signatures),
         cmocka_unit_test(test_patterns),
-        cmocka_unit_test_setup_teardown(test_outbox, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_outbox_is_of_the_transaction, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_outbox, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_outbox_is_of_the_transaction, fixture_setup,
+                                        fixture_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
