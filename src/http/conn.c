@@ -113,6 +113,10 @@ void au_http_conn_close(au_http_conn *c)
     if (c->next)
         c->next->prev = c->prev;
     end_request(c);
+    /* Closing alone would not end its events: a process that is being started holds a copy of the
+     * descriptor until it has executed its program, and epoll knows the open socket, not the
+     * number. */
+    epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, c->fd, NULL);
     close(c->fd);
     atomic_fetch_sub(c->overflow ? &loop->server->n_overflow : &loop->server->n_conns, 1);
     free(c->in);

@@ -175,6 +175,7 @@ static void close_some(au_http_loop *loop, bool all)
 {
     if (loop->listening) {
         /* Closed, not just ignored: who connects now is refused rather than left waiting. */
+        epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, loop->server->listen_fd, NULL); /* as in conn.c */
         close(loop->server->listen_fd);
         loop->server->listen_fd = -1;
         loop->listening = false;

@@ -647,6 +647,41 @@ static void test_a_file_that_shrinks_cuts_the_connection(void **state)
     assert_memory_equal(body(), file_bytes, FILE_BYTES);
 }
 
+/* A second descriptor of the server's end of a connection: a process that is being started has such
+ * ones until it has executed its program. */
+static int hold_server_end(int client)
+{
+    struct sockaddr_in own = {0}, peer;
+    socklen_t len = sizeof own;
+    assert_int_equal(getsockname(client, (struct sockaddr *)&own, &len), 0);
+    for (int fd = 3; fd < 1024; fd++) {
+        len = sizeof peer;
+        if (fd != client && getpeername(fd, (struct sockaddr *)&peer, &len) == 0 &&
+            peer.sin_port == own.sin_port)
+            return dup(fd);
+    }
+    fail_msg("the server has no end of the connection");
+    return -1;
+}
+
+static void test_a_connection_held_by_others_ends(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 10; i++) {
+        char byte;
+        int fd = dial();
+        put(fd, "GET /json/7 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert_int_equal(recv(fd, &byte, 1, 0), 1);
+        int held = hold_server_end(fd);
+        assert_true(held >= 0);
+        close(fd); /* the server closes its end, which is still open */
+        for (int k = 0; k < 5; k++)
+            assert_int_equal(
+                ask("GET /json/7 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"), 200);
+        close(held);
+    }
+}
+
 static void test_pending_and_again(void **state)
 {
     (void)state;
@@ -1073,6 +1108,7 @@ int main(void)
         cmocka_unit_test(test_a_file_of_more_than_4_gib),
         cmocka_unit_test(test_an_empty_file),
         cmocka_unit_test(test_a_file_that_shrinks_cuts_the_connection),
+        cmocka_unit_test(test_a_connection_held_by_others_ends),
         cmocka_unit_test(test_pending_and_again),
         cmocka_unit_test(test_slow_clients),
         cmocka_unit_test(test_too_many_connections),
