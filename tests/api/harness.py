@@ -280,6 +280,15 @@ class Server:
 
         return wait_until(look, timeout, f"job {job_id(job)} to be one of {states}")
 
+    def begun(self, job):
+        """The job once it has made a step; fails if it ends first: then its clip is too short for what it is to show."""
+        def look():
+            now = self.job(job)
+            assert now["state"] not in FINAL, f"job {now['id']} was {now['state']} before it was seen at work"
+            return now["state"] == "processing" and (now["progress"] or {}).get("step") and now
+
+        return wait_until(look, 90, "the job to have begun", step=0.02)
+
     def run(self, **body):
         """A job made and completed."""
         return self.wait(self.submit(**body), "completed")

@@ -18,12 +18,6 @@ def a_worker(server):
     return wait_until(server.workers, 60, "a worker process")[0]
 
 
-def begun(server, job):
-    """Waits until the job is being worked on and a step is done."""
-    return wait_until(lambda: server.job(job)["state"] == "processing" and (server.job(job)["progress"] or {}).get("step"),
-                      90, "the job to have begun", step=0.02)
-
-
 def all_end(server, jobs, timeout=180):
     for job in jobs:
         wait_until(lambda j=job: server.job(j)["state"] in FINAL, timeout, f"job {job['id']} to end; log:\n{server.log()}", step=0.1)
@@ -36,7 +30,7 @@ def test_kill_9_of_a_worker_and_the_job_still_completes_once(make_server):
     server = make_server()
     job = server.submit(**LONG)
     waiting = [server.submit(**SHORT) for _ in range(2)]
-    begun(server, job)
+    server.begun(job)
     pid = a_worker(server)
     os.kill(pid, signal.SIGKILL)
     for j in (job, *waiting):
@@ -69,7 +63,7 @@ def test_a_job_that_kills_its_worker_twice_is_poisoned(make_server):
     job = server.submit(**LONG)
     for attempt in (1, 2):
         wait_until(lambda a=attempt: server.job(job)["attempt"] == a, 60, f"attempt {attempt}", step=0.02)
-        begun(server, job)
+        server.begun(job)
         os.kill(a_worker(server), signal.SIGKILL)
         wait_until(lambda: server.job(job)["state"] != "processing", 60, "the loss to be seen", step=0.02)
     done = server.wait(job, "failed")
@@ -83,7 +77,7 @@ def test_a_job_that_kills_its_worker_twice_is_poisoned(make_server):
 def test_cancel_accepted_then_kill_9_of_the_worker(make_server):
     server = make_server()
     job = server.submit(**LONG)
-    begun(server, job)
+    server.begun(job)
     pid = a_worker(server)
     os.kill(pid, signal.SIGSTOP)
     assert server.cancel(job).status_code == 202
@@ -105,7 +99,7 @@ def test_a_worker_that_wakes_after_its_lease_writes_nothing(make_server, wakes):
     server = make_server("--lease-ms", "1500", "--heartbeat-ms", "500", workers=2)
     wait_until(lambda: len(server.workers()) == 2, 60, "two workers")
     job = server.submit(**{**LONG, "duration_s": 10 * harness.LENGTH})
-    begun(server, job)
+    server.begun(job)
     # Which of the two has the job is not told: the one that has been computing.
     pid = max(server.workers(), key=harness.cpu_seconds)
     os.kill(pid, signal.SIGSTOP)
@@ -145,7 +139,7 @@ def test_kill_9_of_the_server_loses_no_acknowledged_job(tmp_path):
         jobs = [server.submit(**LONG)] + [server.submit(**{**SHORT, "prompt": f"job {i}"}) for i in range(4)]
         dropped = server.submit(**SHORT)
         assert server.cancel(dropped).status_code == 200
-        begun(server, jobs[0])
+        server.begun(jobs[0])
         server.kill_server()
         wait_until(lambda: not server.processes(), 60, "the workers to end by themselves")
         server.start()
@@ -161,7 +155,7 @@ def test_kill_9_of_server_and_workers_at_once(tmp_path):
     server = Server(tmp_path / "data", workers=2).start()
     try:
         jobs = [server.submit(**{**LONG, "duration_s": 4 * harness.LENGTH}) for _ in range(3)]
-        begun(server, jobs[0])
+        server.begun(jobs[0])
         server.kill()
         server.start()
         all_end(server, jobs)
@@ -200,7 +194,7 @@ def test_death_of_the_server_does_not_count_as_an_attempt(tmp_path):
     try:
         job = server.submit(**LONG)
         for _ in range(3):
-            begun(server, job)
+            server.begun(job)
             server.kill()
             server.start()
         # Three interruptions: as deaths of the worker two would have been enough to poison it.
@@ -294,7 +288,7 @@ def test_sigterm_lets_a_short_job_finish(tmp_path):
     server = Server(tmp_path / "data").start()
     try:
         job = server.submit(**{**LONG, "duration_s": 2 * harness.LENGTH})
-        begun(server, job)
+        server.begun(job)
         assert server.stop() == 0
         server.words[server.words.index("--workers") + 1] = "0"
         server.start()
@@ -309,7 +303,7 @@ def test_sigterm_hands_back_what_does_not_finish_within_the_grace(tmp_path):
     server = Server(tmp_path / "data", "--shutdown-grace-ms", "200").start()
     try:
         job = server.submit(**{**LONG, "duration_s": 30 * harness.LENGTH, "num_samples": 16})
-        begun(server, job)
+        server.begun(job)
         assert server.stop() == 0
         server.words[server.words.index("--workers") + 1] = "0"
         server.start()
@@ -326,7 +320,7 @@ def test_a_second_signal_ends_at_once(tmp_path):
     server = Server(tmp_path / "data", "--shutdown-grace-ms", "600000").start()
     try:
         job = server.submit(**{**LONG, "duration_s": 30 * harness.LENGTH, "num_samples": 16})
-        begun(server, job)
+        server.begun(job)
         server.process.send_signal(signal.SIGTERM)
         time.sleep(0.3)  # not to be merged with the second by the kernel
         server.process.send_signal(signal.SIGTERM)
@@ -349,7 +343,7 @@ def test_sigterm_to_a_worker_by_hand(make_server):
     worker = subprocess.Popen([str(harness.BIN), "worker", "--data", str(server.data), "--model", str(MODEL),
                                "--shutdown-grace-ms", "100"], env=server.env, stderr=subprocess.DEVNULL)
     try:
-        begun(server, job)
+        server.begun(job)
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(60 * harness.SLOW) == 0
         now = server.job(job)
