@@ -41,7 +41,7 @@ MODEL = ROOT / "tests/fixtures/checkpoints/mono-f32"
 ADAPTERS = ROOT / "tests/fixtures/adapters/mono-f32"
 FINAL = ("completed", "failed", "cancelled")
 LEASE_MS = 1000
-DISK = "160M"
+DISK = "400M"  # an epoch of 50 kills leaves some 140 MB
 
 
 def kind(prompt, duration, samples=1, variants=None, **params):
@@ -79,11 +79,14 @@ class World:
         self.process = None
         self.lock = threading.Lock()        # of the process, and of the ledger
         self.counts = collections.Counter()
-        self.acknowledged = {}              # job id -> number of its kind
-        self.cancelled, self.too_late, self.deleted, self.retried = set(), set(), set(), set()
+        self.forget_jobs()
         self.expected = {}                  # (kind, variant, index) -> hash
         self.quiet = threading.Event()      # an epoch ends: nothing new
         self.problems = []
+
+    def forget_jobs(self):
+        self.acknowledged = {}              # job id -> number of its kind
+        self.cancelled, self.too_late, self.deleted, self.retried = set(), set(), set(), set()
 
     def say(self, text):
         print(text, flush=True)
@@ -422,7 +425,7 @@ def check(world):
     for event in rows(world, "SELECT subject, seq, event, data FROM events WHERE kind = 'job' ORDER BY id"):
         events[event["subject"]].append(event)
     count(world, "event gaps", [j["id"] for j in live if not well_told(events[j["id"]], j["state"])])
-    world.counts["jobs"] = len(world.acknowledged)
+    world.counts["jobs"] += len(world.acknowledged)
     for job in live:
         world.counts[f"state {job['state']}"] += 1
         if job["error"]:
@@ -470,17 +473,8 @@ def epoch(world, dice, kills):
             c.join()
 
 
-def run(world):
-    o, dice = world.options, random.Random(world.options.seed)
-    learn(world)
-    world.start()
-    began, end = time.monotonic(), time.monotonic() + o.seconds
-    while world.counts["kills"] < o.kills and time.monotonic() < end and not bad(world):
-        epoch(world, dice, min(o.epoch, o.kills - world.counts["kills"]))
-        for name in [n for n in world.counts if n.startswith(("state ", "failed: "))]:
-            del world.counts[name]
-        check(world)
-        world.say(f"{time.monotonic() - began:6.0f} s  {figures(world)}")
+def end_server(world):
+    """Gracefully; nothing may be left of it."""
     world.step_clock(0)
     world.process.send_signal(signal.SIGTERM)
     world.forget()
@@ -488,6 +482,24 @@ def run(world):
     count(world, "processes left", left)
     for pid in left:
         os.kill(pid, signal.SIGKILL)
+
+
+def run(world):
+    o, dice = world.options, random.Random(world.options.seed)
+    learn(world)
+    began, end = time.monotonic(), time.monotonic() + o.seconds
+    while world.counts["kills"] < o.kills and time.monotonic() < end and not bad(world):
+        if world.acknowledged:
+            end_server(world)
+            shutil.rmtree(world.data)
+            world.forget_jobs()
+        world.start()
+        epoch(world, dice, min(o.epoch, o.kills - world.counts["kills"]))
+        for name in [n for n in world.counts if n.startswith(("state ", "failed: "))]:
+            del world.counts[name]
+        check(world)
+        world.say(f"{time.monotonic() - began:6.0f} s  {figures(world)}")
+    end_server(world)
     world.start(workers=0)  # nobody is there: what was being written is swept
     world.process.send_signal(signal.SIGTERM)
     world.forget()
@@ -515,7 +527,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("build")
     p.add_argument("--kills", type=int, default=1000)
-    p.add_argument("--epoch", type=int, default=100, help="kills between two checks")
+    p.add_argument("--epoch", type=int, default=50, help="kills between two checks; each epoch has a data folder of its own")
     p.add_argument("--seconds", type=float, default=3600, help="no new epoch after so long")
     p.add_argument("--pace", type=float, default=0.2, help="seconds between two faults, on average")
     p.add_argument("--clients", type=int, default=8)

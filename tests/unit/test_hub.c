@@ -214,6 +214,7 @@ static void test_falling_behind(void **state)
         au_sleep_ms(1);
     }
     assert_int_equal(all.id, MANY);
+    assert_int_equal(got, MANY);
     assert_int_equal(au_hub_take(h->hub, &late, note, &x), AU_HUB_BEHIND);
     assert_int_equal(late.id, 0);
     late.id = MANY - 3;
